@@ -1,0 +1,48 @@
+"""The exceptions that data can cause. A caller's own mistake raises ValueError or TypeError instead.
+
+    CodecError
+    ├── BitstreamError
+    │   ├── NotYotoError             the magic bytes are missing
+    │   ├── UnsupportedVersionError  written by a later version
+    │   ├── TruncatedError           the data ends too early
+    │   └── CorruptError             a field, a checksum or a symbol is wrong
+    ├── ModelMismatchError           the file names other weights than those loaded
+    ├── WeightsError                 the weights file is missing, damaged or of another shape
+    └── ImageError                   unreadable, unsupported mode, too large
+"""
+
+
+class CodecError(Exception):
+    """Base class; its message is one line that says what was found, what was expected, what to do."""
+
+
+class BitstreamError(CodecError):
+    """The bytes are not a valid `.yoto` file."""
+
+
+class NotYotoError(BitstreamError):
+    """The data does not start with the magic bytes."""
+
+
+class UnsupportedVersionError(BitstreamError):
+    """The file has a version that this decoder does not know."""
+
+
+class TruncatedError(BitstreamError):
+    """The data ends before the file does."""
+
+
+class CorruptError(BitstreamError):
+    """A field has an illegal value, a checksum differs, or the symbols do not decode."""
+
+
+class ModelMismatchError(CodecError):
+    """The file was encoded with other weights."""
+
+
+class WeightsError(CodecError):
+    """The weights file cannot be used."""
+
+
+class ImageError(CodecError):
+    """The image cannot be read, or cannot be coded."""

@@ -1,0 +1,120 @@
+"""Building blocks that know no codec: FiLM, residual blocks, rounding, the Gaussian rate.
+
+Feature maps are float32 (or bfloat16 under autocast), shape (B, C, H, W). The condition is a float32
+vector (B, K) in [-1, 1], one entry per loss coefficient; see `training/loss.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Activations of the prior nets are clipped here in training, so that freezing to integers clips nothing new.
+ACTIVATION_MAX = 8.0
+
+
+class ConditionNet(nn.Module):
+    """Embed the condition once per sample; every FiLM layer reads this embedding."""
+
+    def __init__(self, num_coefficients: int, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(num_coefficients, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Map (B, K) in [-1, 1] to the embedding (B, width)."""
+        return self.net(2.0 * condition)
+
+
+class FiLM(nn.Module):
+    """Feature-wise linear modulation x·(1+γ)+β (Perez et al. 2018, arXiv:1709.07871), identity at the start."""
+
+    def __init__(self, cond_width: int, channels: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(cond_width, 2 * channels)
+        nn.init.zeros_(self.affine.weight)
+        nn.init.zeros_(self.affine.bias)
+
+    def coefficients(self, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factor 1+γ and the offset β, each (B, channels)."""
+        gamma, beta = self.affine(cond).chunk(2, dim=1)
+        return 1.0 + gamma, beta
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        factor, offset = self.coefficients(cond)
+        return x * factor[:, :, None, None].to(x.dtype) + offset[:, :, None, None].to(x.dtype)
+
+
+class Pointwise(nn.Linear):
+    """1×1 convolution whose weight is a matrix (out, in), as Muon and the fixed-point freezing want it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight[:, :, None, None], self.bias)
+
+
+class FiLMPointwise(Pointwise):
+    """1×1 convolution followed by FiLM: the one dense layer of the prior nets."""
+
+    def __init__(self, cond_width: int, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels)
+        self.film = FiLM(cond_width, out_channels)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:  # type: ignore[override]
+        return self.film(super().forward(x), cond)
+
+
+class Depthwise(nn.Conv2d):
+    """3×3 depthwise convolution with zero padding."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+
+class ResidualBlock(nn.Module):
+    """x + project(gate(expand(FiLM(depthwise 3×3(x))))), the identity at the start."""
+
+    def __init__(self, cond_width: int, channels: int, expansion: float) -> None:
+        super().__init__()
+        hidden = int(channels * expansion)
+        self.depthwise = Depthwise(channels)
+        self.film = FiLM(cond_width, channels)
+        self.expand = Pointwise(channels, 2 * hidden)
+        self.project = Pointwise(hidden, channels)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        value, gate = self.expand(self.film(self.depthwise(x), cond)).chunk(2, dim=1)
+        return x + self.project(value * F.relu(gate))
+
+
+def clipped_relu(x: Tensor) -> Tensor:
+    """Clip to [0, ACTIVATION_MAX]."""
+    return x.clamp(0.0, ACTIVATION_MAX)
+
+
+def clipped(x: Tensor) -> Tensor:
+    """Clip to [-ACTIVATION_MAX, ACTIVATION_MAX]."""
+    return x.clamp(-ACTIVATION_MAX, ACTIVATION_MAX)
+
+
+def round_ste(x: Tensor) -> Tensor:
+    """Round to the nearest integer, with the gradient of the identity."""
+    return x + (torch.round(x) - x).detach()
+
+
+def gaussian_bits(residual: Tensor, scales: Tensor) -> Tensor:
+    """Bits of the unit-wide bin around `residual` under a zero-mean Gaussian, elementwise.
+
+    Ballé et al. 2018, arXiv:1802.01436. An upper bound of the real cost if `residual` carries uniform
+    noise, the table's ideal code length if it is integer-valued.
+    """
+    r = residual.abs()
+    inv = 1.0 / (scales * math.sqrt(2.0))
+    mass = 0.5 * (torch.erfc((r - 0.5) * inv) - torch.erfc((r + 0.5) * inv))
+    # Beyond six deviations the mass underflows; the linear term stands for the escape code and keeps a gradient.
+    return -torch.log2(mass.clamp_min(1e-9)) + 0.1 * F.relu(r - 6.0 * scales - 1.0)

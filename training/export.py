@@ -1,0 +1,189 @@
+"""Freeze a trained model: float16 transforms, integer entropy model, integer frequency tables, one safetensors file.
+
+The loss by freezing is measured, not assumed: `freezing_loss` prices the same latents with both forms.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from codec import fixed
+from codec.entropy import FREQUENCY_BITS
+from codec.layers import Depthwise, FiLMPointwise
+from codec.model import (
+    SCALES_LEVELS,
+    SCALES_MIN,
+    SCALES_STEP,
+    Z_INDEX_START,
+    YotoModel,
+)
+
+ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
+
+
+def knot_conditions() -> Tensor:
+    """Conditions (KNOTS, 1) at which the tables over quality are sampled."""
+    return torch.linspace(-1.0, 1.0, fixed.KNOTS)[:, None]
+
+
+def freeze_pointwise(
+    layer: FiLMPointwise, cond: Tensor, steps: Tensor, limits: Tensor, out_bits: Tensor, extra: Tensor | float = 0.0
+) -> dict[str, Tensor]:
+    """Integer tensors of a dense layer, see `FixedPointwise`.
+
+    Args:
+        layer: the trained layer.
+        cond: (KNOTS, width) embeddings of the knots.
+        steps: (in,) real value of one unit of each input.
+        limits: (in,) largest magnitude of each input, in units.
+        out_bits: (out,) outputs are in units of 2^-out_bits.
+        extra: (KNOTS, out) added to the output at each knot.
+    """
+    factor, beta = (c.double() for c in layer.film.coefficients(cond))
+    weight = layer.weight.double() * steps.double()
+    offset = layer.bias.double() * factor + beta + extra
+    size = weight.abs().amax(1).clamp_min(1e-12)
+    exponent = (14 - size.log2().ceil()).clamp_max(30)
+    # The largest scale whose worst-case sum, each weight rounded up by one, stays inside the accumulator.
+    slack = limits.sum().item()
+    reach = (weight.abs() @ limits.double()) * factor.abs().amax(0) + offset.abs().amax(0)
+    shift_half = torch.exp2(-out_bits.double() - 1)
+    scale = torch.log2((ACCUMULATOR_LIMIT - slack - 2) / (reach + shift_half)).floor()
+    scale = torch.minimum(scale, exponent + fixed.FACTOR_BITS)
+    half = torch.where(scale > out_bits, torch.exp2(scale - out_bits - 1), 0.0)
+    return {
+        "weight": torch.round(weight * torch.exp2(exponent)[:, None]).to(torch.int16),
+        "factor": torch.round(factor * 2.0**fixed.FACTOR_BITS).to(torch.int32),
+        "bias": torch.round(offset * torch.exp2(scale) + half).to(torch.int32),
+        "fold": (exponent + fixed.FACTOR_BITS - scale).to(torch.int32),
+        "shift": (scale - out_bits).to(torch.int32),
+    }
+
+
+def freeze_depthwise(layer: Depthwise) -> dict[str, Tensor]:
+    """Integer tensors of a depthwise layer, see `FixedDepthwise`; inputs and outputs are activations."""
+    taps = layer.weight.double().reshape(-1, 9)
+    bias = layer.bias.double() * 2.0**fixed.ACTIVATION_BITS  # type: ignore[union-attr]
+    reach = taps.abs().sum(1) * fixed.ACTIVATION_LIMIT + bias.abs() + 0.5
+    scale = torch.log2((ACCUMULATOR_LIMIT - 10.0 * fixed.ACTIVATION_LIMIT) / reach).floor()
+    scale = torch.minimum(scale, 14 - taps.abs().amax(1).clamp_min(1e-12).log2().ceil())
+    half = torch.where(scale > 0, torch.exp2(scale - 1), 0.0)
+    return {
+        "weight": torch.round(taps * torch.exp2(scale)[:, None]).T.contiguous().to(torch.int16),
+        "bias": torch.round(bias * torch.exp2(scale) + half).to(torch.int32),
+        "shift": scale.to(torch.int32),
+    }
+
+
+def assert_exact(tensors: dict[str, Tensor], name: str, limits: Tensor) -> None:
+    """Check at every quality that no sum of this layer can leave the accumulator."""
+    for quality in range(0, fixed.QUALITY_MAX + 1, fixed.KNOT_SPACING // 4):
+        layer = fixed.FixedPointwise(tensors, name, quality, torch.float64)
+        worst = (limits.double() @ layer.weight.abs() + layer.bias.abs()).max().item()
+        if worst >= ACCUMULATOR_LIMIT:
+            raise ValueError(f"{name} at quality {quality} sums up to {worst}; float32 would not be exact")
+
+
+def frequency_tables() -> dict[str, Tensor]:
+    """Tables of the zero-mean Gaussians of the scale table, as `SymbolTables` takes them."""
+    radii, frequencies = [], []
+    for row in range(SCALES_LEVELS):
+        deviation = SCALES_MIN * math.exp(SCALES_STEP * row)
+        radius = math.ceil(5.0 * deviation) + 3
+
+        def upper(value: float, deviation: float = deviation) -> float:
+            return 0.5 * math.erfc(value / (deviation * math.sqrt(2.0)))
+
+        half = [upper(k - 0.5) - upper(k + 0.5) for k in range(1, radius + 1)]
+        masses = [2.0 * upper(radius + 0.5), *half[::-1], 1.0 - 2.0 * upper(0.5), *half]
+        radii.append(radius)
+        frequencies.append(quantise_masses(np.array(masses)))
+    return {
+        "tables.radii": torch.tensor(radii, dtype=torch.int32),
+        "tables.frequencies": torch.from_numpy(np.concatenate(frequencies)),
+    }
+
+
+def quantise_masses(masses: np.ndarray) -> np.ndarray:
+    """Integers proportional to `masses`, each at least 1, summing to 2^FREQUENCY_BITS (largest remainders)."""
+    spare = (1 << FREQUENCY_BITS) - len(masses)
+    exact = masses / masses.sum() * spare
+    counts = np.floor(exact).astype(np.int32)
+    remainders = np.argsort(counts - exact, kind="stable")
+    counts[remainders[: spare - counts.sum()]] += 1
+    return counts + 1
+
+
+@torch.no_grad()
+def freeze(model: YotoModel) -> dict[str, Tensor]:
+    """All tensors of the weights file. The model is conditioned on quality alone."""
+    transforms, prior, config = model.transforms, model.prior, model.config
+    if config.num_coefficients != 1:
+        raise ValueError("a codec is conditioned on quality alone; this model takes several coefficients")
+    condition = knot_conditions()
+    cond = transforms.condition_net(condition)
+    norm = transforms.normaliser(condition)[:, :, 0, 0].double()
+    frozen: dict[str, Tensor] = {}
+
+    def constant(n: int, value: float) -> Tensor:
+        return torch.full((n,), value, dtype=torch.float64)
+
+    def dense(name: str, layer: FiLMPointwise, steps: Tensor, limits: Tensor, out_bits: Tensor, extra: Tensor | float = 0.0) -> None:
+        tensors = freeze_pointwise(layer, cond, steps, limits, out_bits, extra)
+        frozen.update({f"{name}.{key}": value for key, value in tensors.items()})
+        assert_exact(frozen, name, limits)
+
+    def plain(name: str, layer: FiLMPointwise) -> None:
+        n = layer.in_features
+        bits = constant(layer.out_features, fixed.ACTIVATION_BITS)
+        dense(name, layer, constant(n, 2.0**-fixed.ACTIVATION_BITS), constant(n, fixed.ACTIVATION_LIMIT), bits)
+
+    def depthwise(name: str, layer: Depthwise) -> None:
+        frozen.update({f"{name}.{key}": value for key, value in freeze_depthwise(layer).items()})
+
+    h_s = prior.h_s
+    z, m = config.Z, config.M
+    dense("h_s.up1", h_s.up1, constant(z, 1.0), constant(z, fixed.Z_LIMIT), constant(4 * config.D, fixed.ACTIVATION_BITS))
+    plain("h_s.up2", h_s.up2)
+    plain("h_s.out", h_s.out)
+    depthwise("h_s.spatial1", h_s.spatial1)
+    depthwise("h_s.spatial2", h_s.spatial2)
+    steps = torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
+    limits = torch.cat([constant(m, fixed.FEATURE_LIMIT), constant(m, fixed.MAGNITUDE_LIMIT)])
+    # The static biases of the passes are added to the same accumulator: reserve room for the largest.
+    room = torch.stack([p.context_bias for p in prior.passes]).abs().amax(0).double()
+    bits = constant(config.D, fixed.ACTIVATION_BITS)
+    reserved = freeze_pointwise(prior.embed, cond, steps, limits, bits, room * torch.ones(fixed.KNOTS, 1))
+    scale = reserved["shift"] + fixed.ACTIVATION_BITS
+    offset = (prior.embed.bias * prior.embed.film.coefficients(cond)[0] + prior.embed.film.coefficients(cond)[1])
+    half = torch.where(reserved["shift"] > 0, torch.exp2(reserved["shift"].double() - 1), 0.0)
+    reserved["bias"] = torch.round(offset.double() * torch.exp2(scale.double()) + half).to(torch.int32)
+    frozen.update({f"embed.{key}": value for key, value in reserved.items()})
+
+    index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
+    for k, net in enumerate(prior.passes):
+        name = f"passes.{k}"
+        frozen[f"{name}.context_bias"] = torch.round(net.context_bias.double() * torch.exp2(scale.double())).to(torch.int32)
+        depthwise(f"{name}.spatial", net.spatial)
+        plain(f"{name}.mix", net.mix)
+        plain(f"{name}.hidden", net.hidden)
+        d = config.D
+        out_bits = torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)])
+        extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
+        dense(f"{name}.head", net.head, constant(d, 2.0**-fixed.ACTIVATION_BITS), constant(d, fixed.ACTIVATION_LIMIT), out_bits, extra)
+
+    z_index = (Z_INDEX_START + prior.z_index(cond)).clamp(0, SCALES_LEVELS - 1)
+    frozen["z_index"] = torch.round(z_index).to(torch.int32)
+    frozen["norm"] = torch.round(norm * 2.0 ** (fixed.NORM_BITS + fixed.LATENT_BITS - fixed.MEAN_BITS)).to(torch.int32)
+    reciprocal_bits = fixed.RECIPROCAL_BITS + fixed.FEATURE_BITS - fixed.LATENT_BITS
+    frozen["reciprocal"] = torch.round(2.0**reciprocal_bits / norm).clamp_max(2**30).to(torch.int32)
+    frozen |= frequency_tables()
+    frozen |= {f"transforms.{k}": v.half() for k, v in transforms.state_dict().items()}
+    return {key: value.contiguous() for key, value in frozen.items()}
