@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.bitstream import QUALITY_MAX
 from codec.entropy import LAST_SILENT_ROW
+from codec.model import PASSES, ModelConfig
 
-QUALITY_MAX = 4096
 KNOTS = 33
 KNOT_SPACING = QUALITY_MAX // (KNOTS - 1)
 FACTOR_BITS = 12  # FiLM factors
@@ -41,7 +42,6 @@ MEAN_LIMIT = 8 << MEAN_BITS
 Z_LIMIT = 127
 NORM_BITS = 14  # of the tables `norm` and `reciprocal`, which turn deviations into steps and back
 RECIPROCAL_BITS = 12
-PASSES = 4
 
 IntArray = npt.NDArray[np.int32]
 
@@ -57,12 +57,22 @@ class TilePrior(NamedTuple):
     stages: list[tuple[IntArray, IntArray]]
 
 
+def exact_dtype() -> torch.dtype:
+    """What carries the integers: float32, unless the process allows products in bfloat16, which double never is."""
+    return torch.float32 if torch.get_float32_matmul_precision() == "highest" else torch.float64
+
+
 def interpolate(table: Tensor, quality: int) -> Tensor:
     """Row of an integer table (KNOTS, n) at `quality`, int64, rounded down."""
     knot = min(quality // KNOT_SPACING, KNOTS - 2)
     fraction = quality - knot * KNOT_SPACING
     low, high = table[knot].long(), table[knot + 1].long()
     return (low * (KNOT_SPACING - fraction) + high * fraction) // KNOT_SPACING
+
+
+def power_of_two(shift: Tensor, dtype: torch.dtype) -> Tensor:
+    """Exactly 2^-shift; vectorised exp2 may be off by an ulp."""
+    return torch.tensor([2.0**-s for s in shift.tolist()], dtype=dtype)
 
 
 class FixedPointwise:
@@ -80,7 +90,7 @@ class FixedPointwise:
         product = get("weight").long() * interpolate(get("factor"), quality)[:, None]
         self.weight = ((product + (1 << fold >> 1)) >> fold).T.to(dtype).contiguous()
         self.bias = interpolate(get("bias"), quality).to(dtype)
-        self.scale = torch.ldexp(torch.ones((), dtype=dtype), -get("shift").long()).to(dtype)
+        self.scale = power_of_two(get("shift"), dtype)
 
     def accumulate(self, a: Tensor) -> Tensor:
         """Sums (…, out) before bias and shift."""
@@ -107,7 +117,7 @@ class FixedDepthwise:
     def __init__(self, tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
         self.taps = tensors[f"{name}.weight"].to(dtype)
         self.bias = tensors[f"{name}.bias"].to(dtype)
-        self.scale = torch.ldexp(torch.ones((), dtype=dtype), -tensors[f"{name}.shift"].long()).to(dtype)
+        self.scale = power_of_two(tensors[f"{name}.shift"], dtype)
 
     def __call__(self, a: Tensor) -> Tensor:
         h, w, _ = a.shape
@@ -141,14 +151,12 @@ class FixedPrior:
     Args:
         tensors: the integer tensors of the weights file, by name.
         quality: integer rate point as in the header, 0 … QUALITY_MAX.
-        dtype: what carries the integers; float32 is exact, float64 an oracle for tests.
+        dtype: what carries the integers, see `exact_dtype`; also the oracle of tests.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], quality: int, dtype: torch.dtype = torch.float32) -> None:
         if not 0 <= quality <= QUALITY_MAX:
             raise ValueError(f"quality is {quality}; it must lie in 0 … {QUALITY_MAX}")
-        if dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest":
-            dtype = torch.float64  # the caller allows products in bfloat16; double is never demoted
         self.dtype = dtype
 
         def dense(name: str) -> FixedPointwise:
@@ -174,6 +182,21 @@ class FixedPrior:
         # Per pass and channel group: the head's rows for the means, then for the scale indexes.
         self.mean_heads = [[head.columns(self._slice(g)) for g in range(PASSES)] for head in heads]
         self.index_heads = [[head.columns(self._slice(g, self.M)) for g in range(PASSES)] for head in heads]
+
+    def check(self, config: ModelConfig) -> None:
+        """Raise ValueError if the shapes are not those of `config`."""
+        m, d, z = config.M, config.D, config.Z
+        dense = [(self.up1, z, 4 * d), (self.up2, d, 4 * d), (self.hyper_out, d, d), (self.embed, 2 * m, d)]
+        dense += [(layer, 2 * d, d) for layer in self.mix] + [(layer, d, d) for layer in self.hidden]
+        dense += [(head, d, m // PASSES) for k in range(PASSES) for head in self.mean_heads[k] + self.index_heads[k]]
+        for layer, inputs, outputs in dense:
+            if layer.weight.shape != (inputs, outputs) or not len(layer.bias) == len(layer.scale) == outputs:
+                raise ValueError(f"a dense layer has shape {tuple(layer.weight.shape)}, expected {(inputs, outputs)}")
+        for spatial in (self.spatial1, self.spatial2, *self.spatial):
+            if spatial.taps.shape != (9, d) or not len(spatial.bias) == len(spatial.scale) == d:
+                raise ValueError(f"a depthwise layer has shape {tuple(spatial.taps.shape)}, expected {(9, d)}")
+        if len(self.z_index) != z or not len(self.norm) == len(self.reciprocal) == m:
+            raise ValueError("a table over quality has the wrong width")
 
     def _slice(self, group: int, offset: int = 0) -> slice:
         return slice(offset + group * self.group, offset + (group + 1) * self.group)
