@@ -1,8 +1,8 @@
 """yoto-codec: one learned model, every quality, the same file on every machine.
 
-    import codec
-    data = codec.encode(image, quality=0.3)
-    image = codec.decode(data)
+import codec
+data = codec.encode(image, quality=0.3)
+image = codec.decode(data)
 """
 
 from __future__ import annotations

@@ -182,12 +182,12 @@ class Codec:
             for number in range((row - 1) * columns, row * columns):
                 latents.pop(number, None)
 
-    def _synthesise(
-        self, header: Header, boxes: list[Box], latents: dict[int, Latents], box: Box
-    ) -> Uint8Array:
+    def _synthesise(self, header: Header, boxes: list[Box], latents: dict[int, Latents], box: Box) -> Uint8Array:
         """Pixels of a tile, uint8 (H, W, 3 or 1), from its latents and the margins of its neighbours'."""
         outer = box.grown(MARGIN_PX, padded_size(header.height), padded_size(header.width))
-        y_hat = np.empty((outer.height // LATENT_STRIDE, outer.width // LATENT_STRIDE, self.weights.config.M), np.float32)
+        y_hat = np.empty(
+            (outer.height // LATENT_STRIDE, outer.width // LATENT_STRIDE, self.weights.config.M), np.float32
+        )
         for number, part in latents.items():
             copy_overlap(part, boxes[number], y_hat, outer)
         y_hat *= 2.0**-LATENT_BITS

@@ -133,9 +133,7 @@ class Header:
         return ("RGB" if self.colour else "L") + ("A" if self.alpha else "")
 
 
-def pack(
-    header: Header, tiles: list[tuple[bytes, int]], alpha: bytes = b"", metadata: Metadata = Metadata()
-) -> bytes:
+def pack(header: Header, tiles: list[tuple[bytes, int]], alpha: bytes = b"", metadata: Metadata = Metadata()) -> bytes:
     """Build a file from the header's plain fields, tiles with the CRC of their integers, and the other sections."""
     meta = b"".join(
         _ITEM.pack(kind, len(block)) + block
@@ -178,7 +176,9 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
     extra = [name for name, flag in (("metadata", METADATA_FLAG), ("alpha", ALPHA_FLAG)) if data[5] & flag]
     table_end = end + len(extra) * _SECTION.size + rows * columns * _TILE.size
     if len(data) < table_end + _CRC.size:
-        raise TruncatedError(f"the header needs {table_end + _CRC.size} bytes, the file has {len(data)}; it is cut short")
+        raise TruncatedError(
+            f"the header needs {table_end + _CRC.size} bytes, the file has {len(data)}; it is cut short"
+        )
     if zlib.crc32(data[:table_end]) != _CRC.unpack_from(data, table_end)[0]:
         raise CorruptError("the checksum of the header is wrong; the file is damaged")
     start = table_end + _CRC.size
@@ -273,5 +273,3 @@ def read_alpha(header: Header, data: bytes) -> bytes:
     if len(plane) != expected or not inflater.eof or inflater.unused_data:
         raise CorruptError("the alpha channel has the wrong size; the file is damaged")
     return plane
-
-

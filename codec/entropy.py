@@ -48,9 +48,7 @@ class SymbolTables:
         if any(row.min() < 1 or row.sum() != 1 << FREQUENCY_BITS for row in self.rows):
             raise ValueError(f"a row of frequencies does not sum to {1 << FREQUENCY_BITS}")
         categorical = constriction.stream.model.Categorical
-        self.models = [
-            categorical(row.astype(np.float64) / (1 << FREQUENCY_BITS), perfect=False) for row in self.rows
-        ]
+        self.models = [categorical(row.astype(np.float64) / (1 << FREQUENCY_BITS), perfect=False) for row in self.rows]
 
     def ideal_bits(self, symbols: IntArray, indexes: IntArray) -> float:
         """Code length under the tables, escapes as in the stream, silent rows free."""

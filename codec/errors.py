@@ -1,14 +1,14 @@
 """The exceptions that data can cause. A caller's own mistake raises ValueError or TypeError instead.
 
-    CodecError
-    ├── BitstreamError
-    │   ├── NotYotoError             the magic bytes are missing
-    │   ├── UnsupportedVersionError  written by a later version
-    │   ├── TruncatedError           the data ends too early
-    │   └── CorruptError             a field, a checksum or a symbol is wrong
-    ├── ModelMismatchError           the file names other weights than those loaded
-    ├── WeightsError                 the weights file is missing, damaged or of another shape
-    └── ImageError                   unreadable, unsupported mode, too large
+CodecError
+├── BitstreamError
+│   ├── NotYotoError             the magic bytes are missing
+│   ├── UnsupportedVersionError  written by a later version
+│   ├── TruncatedError           the data ends too early
+│   └── CorruptError             a field, a checksum or a symbol is wrong
+├── ModelMismatchError           the file names other weights than those loaded
+├── WeightsError                 the weights file is missing, damaged or of another shape
+└── ImageError                   unreadable, unsupported mode, too large
 """
 
 

@@ -171,7 +171,7 @@ class FixedPrior:
         self.hyper_out = dense("h_s.out")
         self.embed = dense("embed")
         self.context_bias = [tensors[f"passes.{k}.context_bias"].to(dtype) for k in range(PASSES)]
-        self.spatial = [depthwise(f"passes.{k}.spatial") for k in range(1, PASSES)]
+        self.spatial = [depthwise(f"passes.{k}.spatial") for k in range(PASSES)]
         self.mix = [dense(f"passes.{k}.mix") for k in range(PASSES)]
         self.hidden = [dense(f"passes.{k}.hidden") for k in range(PASSES)]
         heads = [dense(f"passes.{k}.head") for k in range(PASSES)]
@@ -234,7 +234,7 @@ class FixedPrior:
 
     def _pass_features(self, k: int, embedded: Tensor, hyper: Tensor) -> Tensor:
         context = self.embed.requantise(embedded + self.context_bias[k], 0, ACTIVATION_LIMIT)
-        context = self.spatial[k - 1](context)
+        context = self.spatial[k](context)
         h = self.mix[k](torch.cat([context, hyper], dim=2), 0, ACTIVATION_LIMIT)
         return self.hidden[k](h, 0, ACTIVATION_LIMIT)
 

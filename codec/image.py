@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,7 +37,7 @@ class Planes:
 
     colour: Uint8Array
     alpha: Uint8Array | None = None
-    metadata: Metadata = Metadata()
+    metadata: Metadata = field(default_factory=Metadata)
 
 
 def open_image(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
@@ -164,9 +165,30 @@ def to_pil(planes: Planes) -> Image.Image:
     return image
 
 
+def save_image(image: Image.Image, suffix: str) -> bytes:
+    """Write an image, with its metadata, in the format that a file suffix stands for.
+
+    Raises:
+        ImageError: Pillow writes no such format, or not images of this mode.
+    """
+    extensions = Image.registered_extensions()
+    form = extensions.get(suffix.lower())
+    if form not in Image.SAVE:
+        raise ImageError(f"files with the suffix '{suffix}' cannot be written; use .png")
+    blocks = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if name in image.info}
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, form, **blocks)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"a {image.mode} image cannot be written as {form}: {error}") from error
+    return buffer.getvalue()
+
+
 def psnr_db(a: Uint8Array, b: Uint8Array) -> float:
     """Peak signal-to-noise ratio of two uint8 arrays of one shape; infinite if they are equal."""
     squared = 0.0
-    for rows_a, rows_b in zip(np.array_split(a, max(1, len(a) // 256)), np.array_split(b, max(1, len(b) // 256)), strict=True):
+    for rows_a, rows_b in zip(
+        np.array_split(a, max(1, len(a) // 256)), np.array_split(b, max(1, len(b) // 256)), strict=True
+    ):
         squared += float(np.square(rows_a.astype(np.float64) - rows_b).sum())
     return float("inf") if squared == 0.0 else 10.0 * np.log10(255.0**2 * a.size / squared)

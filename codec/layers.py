@@ -21,9 +21,7 @@ class ConditionNet(nn.Module):
 
     def __init__(self, num_coefficients: int, width: int) -> None:
         super().__init__()
-        self.net = nn.Sequential(
-            nn.Linear(num_coefficients, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
+        self.net = nn.Sequential(nn.Linear(num_coefficients, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
 
     def forward(self, condition: Tensor) -> Tensor:
         """Map (B, K) in [-1, 1] to the embedding (B, width)."""
@@ -90,6 +88,32 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         value, gate = self.expand(self.film(self.depthwise(x), cond)).chunk(2, dim=1)
         return x + self.project(value * F.relu(gate))
+
+
+class Lapped(nn.Module):
+    """Linear filter across the borders of 16 px blocks, rows then columns; the 8 px at the image's edge stay.
+
+    Before a block transform it makes a lapped transform of it, which sees no blocks; transposed, it undoes that
+    behind the inverse transform. Tran, Liang & Tu 2003, doi:10.1109/TSP.2003.811222.
+    """
+
+    SPAN = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.eye(self.SPAN))
+        self.columns = nn.Parameter(torch.eye(self.SPAN))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filter (B, C, H, W), sides multiples of 16 px."""
+        x = self._filter(x, self.rows).transpose(2, 3)
+        return self._filter(x, self.columns).transpose(2, 3)
+
+    def _filter(self, x: Tensor, matrix: Tensor) -> Tensor:
+        half = self.SPAN // 2
+        first, inner, last = x[..., :half], x[..., half:-half], x[..., -half:]
+        windows = inner.reshape(*inner.shape[:-1], -1, self.SPAN) @ matrix.T
+        return torch.cat([first, windows.flatten(-2), last], dim=-1)
 
 
 def clipped_relu(x: Tensor) -> Tensor:

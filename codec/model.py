@@ -19,6 +19,7 @@ from codec.layers import (
     ConditionNet,
     Depthwise,
     FiLMPointwise,
+    Lapped,
     Pointwise,
     ResidualBlock,
     clipped,
@@ -105,23 +106,29 @@ def pass_masks(channels: int) -> Tensor:
     return masks.reshape(PASSES, channels, 2, 2)
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Keep pixels, latents and the residual stream out of bfloat16: its 8 bits would show at high rates."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
 class Analysis(nn.Module):
     """g_a: x (B, 3, H, W) → y (B, M, H/16, W/16), before the gain."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         n, width = config.N, config.cond_width
+        self.lapped = Lapped()
         self.head = Pointwise(192, n)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, n, config.expansion) for _ in range(config.analysis_blocks)
-        )
+        self.blocks = nn.ModuleList(ResidualBlock(width, n, config.expansion) for _ in range(config.analysis_blocks))
         self.tail = Pointwise(4 * n, config.M)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        h = self.head(F.pixel_unshuffle(x - 0.5, 8))
+        with full_precision(x):
+            h = self.head(F.pixel_unshuffle(self.lapped(x - 0.5), 8))
         for block in self.blocks:
             h = block(h, cond)
-        return self.tail(F.pixel_unshuffle(h, 2))
+        with full_precision(x):
+            return self.tail(F.pixel_unshuffle(h, 2))
 
 
 class Synthesis(nn.Module):
@@ -131,16 +138,17 @@ class Synthesis(nn.Module):
         super().__init__()
         n, width = config.N, config.cond_width
         self.head = Pointwise(config.M, 4 * n)
-        self.blocks = nn.ModuleList(
-            ResidualBlock(width, n, config.expansion) for _ in range(config.synthesis_blocks)
-        )
+        self.blocks = nn.ModuleList(ResidualBlock(width, n, config.expansion) for _ in range(config.synthesis_blocks))
         self.tail = Pointwise(n, 192)
+        self.lapped = Lapped()
 
     def forward(self, y_hat: Tensor, cond: Tensor) -> Tensor:
-        h = F.pixel_shuffle(self.head(y_hat), 2)
+        with full_precision(y_hat):
+            h = F.pixel_shuffle(self.head(y_hat), 2)
         for block in self.blocks:
             h = block(h, cond)
-        return F.pixel_shuffle(self.tail(h), 8) + 0.5
+        with full_precision(y_hat):
+            return self.lapped(F.pixel_shuffle(self.tail(h), 8)) + 0.5
 
 
 class HyperAnalysis(nn.Module):
@@ -178,6 +186,7 @@ class Transforms(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         # Deviation of each channel of y before the gain, measured once when training starts.
+        self.channel_std: Tensor
         self.register_buffer("channel_std", torch.ones(config.M))
 
     def normaliser(self, condition: Tensor) -> Tensor:
@@ -188,7 +197,7 @@ class Transforms(nn.Module):
         """Map x (B, 3, H, W) in [0, 1], sides multiples of 16, to y in quantiser steps, (B, M, H/16, W/16)."""
         cond = self.condition_net(condition)
         gain = latent_gain(condition) * torch.exp(self.encoder_gain(cond))[:, :, None, None]
-        return self.g_a(x, cond).float() * gain
+        return self.g_a(x, cond) * gain
 
     def hyper_analyse(self, y: Tensor, condition: Tensor) -> Tensor:
         """Map y (B, M, h, w), h and w multiples of 4, to z, not yet rounded, (B, Z, h/4, w/4)."""
@@ -199,7 +208,7 @@ class Transforms(nn.Module):
         """Map y_hat (B, M, h, w) to x_hat (B, 3, 16h, 16w), about [0, 1], not clipped."""
         cond = self.condition_net(condition)
         gain = torch.exp(self.decoder_gain(cond))[:, :, None, None] / latent_gain(condition)
-        return self.g_s(y_hat * gain, cond).float()
+        return self.g_s(y_hat * gain, cond)
 
 
 class HyperSynthesis(nn.Module):
@@ -256,6 +265,7 @@ class Prior(nn.Module):
         self.z_index = nn.Linear(config.cond_width, config.Z)  # added to Z_INDEX_START
         nn.init.zeros_(self.z_index.weight)
         nn.init.zeros_(self.z_index.bias)
+        self.masks: Tensor
         self.register_buffer("masks", pass_masks(config.M), persistent=False)
 
     def z_bits(self, z: Tensor, cond: Tensor, noise: bool) -> Tensor:
@@ -263,9 +273,7 @@ class Prior(nn.Module):
         scales = index_to_scale(Z_INDEX_START + self.z_index(cond))[:, :, None, None]
         return gaussian_bits(perturb(z, noise), scales).sum(dim=(1, 2, 3))
 
-    def forward(
-        self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
         """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,)."""
         hyper = self.h_s(z_hat, cond)
         y_hat = torch.zeros_like(y)
@@ -291,11 +299,11 @@ class Prior(nn.Module):
 class YotoModel(nn.Module):
     """The whole network, in the form that is trained.
 
-        x ─ g_a ─ y·gain ─┬─ round(y-μ)+μ ─ y_hat ─ 1/gain ─ g_s ─ x_hat
-                          │        ▲ μ, σ         │
-                          │  context pass 0…3 ◄───┘ what is decoded so far
-                          │        ▲
-                         h_a ─ z ─ h_s
+    x ─ g_a ─ y·gain ─┬─ round(y-μ)+μ ─ y_hat ─ 1/gain ─ g_s ─ x_hat
+                      │        ▲ μ, σ         │
+                      │  context pass 0…3 ◄───┘ what is decoded so far
+                      │        ▲
+                     h_a ─ z ─ h_s
     """
 
     def __init__(self, config: ModelConfig) -> None:

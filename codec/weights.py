@@ -13,10 +13,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from codec.bitstream import MODEL_ID_BYTES
+from codec.bitstream import MODEL_ID_BYTES, QUALITY_MAX
 from codec.entropy import SymbolTables
 from codec.errors import WeightsError
-from codec.fixed import QUALITY_MAX, FixedPrior
+from codec.fixed import FixedPrior
 from codec.model import ModelConfig, Transforms
 
 FORMAT = "yoto-codec weights 1"
@@ -85,7 +85,7 @@ def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Transforms,
         transforms = Transforms(config)
     floats = {k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)}
     transforms.load_state_dict(floats, assign=True)
-    transforms.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    transforms.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     integers = {k: v for k, v in tensors.items() if not k.startswith(prefix)}
     if any(v.is_floating_point() for v in integers.values()):
         raise ValueError("the entropy model holds floating-point tensors")

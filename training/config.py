@@ -23,6 +23,7 @@ class TrainConfig:
         final_patch: side of the crops in the last `final_share` of the run; the batch shrinks to keep the pixels.
         lr: peak learning rate; Muon takes it for the dense matrices, AdamW for the rest.
         warmup: steps of linear warm-up.
+        z_warmup: steps over which the price of z's bits rises to its full height.
         constant_share: share of the run at the peak, before the linear decay to 0.
         ema: decay of the averaged weights, ramped up from 0.
         init_from: weights to start from, a checkpoint of an earlier run.
@@ -37,6 +38,7 @@ class TrainConfig:
     lr: float = 2e-3
     optimiser: str = "muon"
     warmup: int = 100
+    z_warmup: int = 2000
     constant_share: float = 0.4
     clip: float = 1.0
     ema: float = 0.998

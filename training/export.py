@@ -40,7 +40,12 @@ def knot_conditions() -> Tensor:
 
 
 def freeze_pointwise(
-    layer: FiLMPointwise, cond: Tensor, steps: Tensor, limits: Tensor, out_bits: Tensor, extra: Tensor | float = 0.0
+    layer: FiLMPointwise,
+    cond: Tensor,
+    steps: Tensor,
+    limits: Tensor,
+    out_bits: Tensor,
+    extra: Tensor | float,
 ) -> dict[str, Tensor]:
     """Integer tensors of a dense layer, see `FixedPointwise`.
 
@@ -50,7 +55,7 @@ def freeze_pointwise(
         steps: (in,) real value of one unit of each input.
         limits: (in,) largest magnitude of each input, in units.
         out_bits: (out,) outputs are in units of 2^-out_bits.
-        extra: (KNOTS, out) added to the output at each knot.
+        extra: added to the output, (KNOTS, out) or (out,).
     """
     factor, beta = (c.double() for c in layer.film.coefficients(cond))
     weight = layer.weight.double() * steps.double()
@@ -88,11 +93,14 @@ def freeze_depthwise(layer: Depthwise) -> dict[str, Tensor]:
     }
 
 
-def assert_exact(tensors: dict[str, Tensor], name: str, limits: Tensor) -> None:
-    """Check at every quality that no sum of this layer can leave the accumulator."""
-    for quality in range(0, fixed.QUALITY_MAX + 1, fixed.KNOT_SPACING // 4):
+def assert_exact(tensors: dict[str, Tensor], name: str, limits: Tensor, reserve: Tensor | float = 0.0) -> None:
+    """Check that no sum of this layer, and `reserve` on top, can leave the accumulator.
+
+    Qualities between knots are safe too: weights and biases there lie between those of the knots.
+    """
+    for quality in range(0, fixed.QUALITY_MAX + 1, fixed.KNOT_SPACING):
         layer = fixed.FixedPointwise(tensors, name, quality, torch.float64)
-        worst = (limits.double() @ layer.weight.abs() + layer.bias.abs()).max().item()
+        worst = (limits.double() @ layer.weight.abs() + layer.bias.abs() + reserve).max().item()
         if worst >= ACCUMULATOR_LIMIT:
             raise ValueError(f"{name} at quality {quality} sums up to {worst}; float32 would not be exact")
 
@@ -127,72 +135,101 @@ def quantise_masses(masses: np.ndarray) -> np.ndarray:
     return counts + 1
 
 
+class Freezer:
+    """Collects the integer tensors of a model, layer by layer."""
+
+    def __init__(self, model: YotoModel) -> None:
+        if model.config.num_coefficients != 1:
+            raise ValueError("a codec is conditioned on quality alone; this model takes several coefficients")
+        self.model, self.config = model, model.config
+        condition = knot_conditions()
+        self.cond = model.transforms.condition_net(condition)
+        self.norm = model.transforms.normaliser(condition)[:, :, 0, 0].double()
+        self.tensors: dict[str, Tensor] = {}
+
+    def put(self, name: str, tensors: dict[str, Tensor]) -> None:
+        self.tensors.update({f"{name}.{key}": value for key, value in tensors.items()})
+
+    def dense(
+        self,
+        name: str,
+        layer: FiLMPointwise,
+        steps: Tensor | None = None,
+        limits: Tensor | None = None,
+        out_bits: Tensor | None = None,
+        extra: Tensor | float = 0.0,
+    ) -> None:
+        """Freeze a dense layer; inputs and outputs are activations unless told otherwise."""
+        n, out = layer.in_features, layer.out_features
+        steps = constant(n, 2.0**-fixed.ACTIVATION_BITS) if steps is None else steps
+        limits = constant(n, fixed.ACTIVATION_LIMIT) if limits is None else limits
+        out_bits = constant(out, fixed.ACTIVATION_BITS) if out_bits is None else out_bits
+        self.put(name, freeze_pointwise(layer, self.cond, steps, limits, out_bits, extra))
+        assert_exact(self.tensors, name, limits)
+
+    def hyper_synthesis(self) -> None:
+        h_s, z = self.model.prior.h_s, self.config.Z
+        self.dense("h_s.up1", h_s.up1, steps=constant(z, 1.0), limits=constant(z, fixed.Z_LIMIT))
+        self.dense("h_s.up2", h_s.up2)
+        self.dense("h_s.out", h_s.out)
+        self.put("h_s.spatial1", freeze_depthwise(h_s.spatial1))
+        self.put("h_s.spatial2", freeze_depthwise(h_s.spatial2))
+        z_index = (Z_INDEX_START + self.model.prior.z_index(self.cond)).clamp(0, SCALES_LEVELS - 1)
+        self.tensors["z_index"] = torch.round(z_index).to(torch.int32)
+
+    def embedding(self) -> None:
+        """The embedding of the context, and the static biases of the passes, which add to the same accumulator."""
+        prior, m = self.model.prior, self.config.M
+        steps = torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
+        limits = torch.cat([constant(m, fixed.FEATURE_LIMIT), constant(m, fixed.MAGNITUDE_LIMIT)])
+        biases = torch.stack([net.context_bias for net in prior.passes]).double()
+        # Freeze with the largest pass bias inside, so that the scale leaves room for it; then take it out again.
+        largest = biases.abs().amax(0)
+        out_bits = constant(self.config.D, fixed.ACTIVATION_BITS)
+        frozen = freeze_pointwise(prior.embed, self.cond, steps, limits, out_bits, largest)
+        unit = torch.exp2((frozen["shift"] + fixed.ACTIVATION_BITS).double())
+        frozen["bias"] -= torch.round(largest * unit).to(torch.int32)
+        self.put("embed", frozen)
+        for k, bias in enumerate(biases):
+            self.tensors[f"passes.{k}.context_bias"] = torch.round(bias * unit).to(torch.int32)
+        assert_exact(self.tensors, "embed", limits, reserve=torch.round(largest * unit))
+
+    def context_passes(self) -> None:
+        m = self.config.M
+        index_shift = torch.log(self.norm / SCALES_MIN) / SCALES_STEP
+        extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
+        out_bits = torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)])
+        for k, net in enumerate(self.model.prior.passes):
+            name = f"passes.{k}"
+            self.put(f"{name}.spatial", freeze_depthwise(net.spatial))
+            self.dense(f"{name}.mix", net.mix)
+            self.dense(f"{name}.hidden", net.hidden)
+            self.dense(f"{name}.head", net.head, out_bits=out_bits, extra=extra)
+
+    def normalisers(self) -> None:
+        """Tables from units of the deviation to steps of y, and back."""
+        bits = fixed.NORM_BITS + fixed.LATENT_BITS - fixed.MEAN_BITS
+        self.tensors["norm"] = torch.round(self.norm * 2.0**bits).to(torch.int32)
+        bits = fixed.RECIPROCAL_BITS + fixed.FEATURE_BITS - fixed.LATENT_BITS
+        self.tensors["reciprocal"] = torch.round(2.0**bits / self.norm).clamp_max(2**30).to(torch.int32)
+
+
+def constant(n: int, value: float) -> Tensor:
+    """n float64 of one value."""
+    return torch.full((n,), value, dtype=torch.float64)
+
+
 @torch.no_grad()
 def freeze(model: YotoModel) -> dict[str, Tensor]:
-    """All tensors of the weights file. The model is conditioned on quality alone."""
-    transforms, prior, config = model.transforms, model.prior, model.config
-    if config.num_coefficients != 1:
-        raise ValueError("a codec is conditioned on quality alone; this model takes several coefficients")
-    condition = knot_conditions()
-    cond = transforms.condition_net(condition)
-    norm = transforms.normaliser(condition)[:, :, 0, 0].double()
-    frozen: dict[str, Tensor] = {}
-
-    def constant(n: int, value: float) -> Tensor:
-        return torch.full((n,), value, dtype=torch.float64)
-
-    def dense(name: str, layer: FiLMPointwise, steps: Tensor, limits: Tensor, out_bits: Tensor, extra: Tensor | float = 0.0) -> None:
-        tensors = freeze_pointwise(layer, cond, steps, limits, out_bits, extra)
-        frozen.update({f"{name}.{key}": value for key, value in tensors.items()})
-        assert_exact(frozen, name, limits)
-
-    def plain(name: str, layer: FiLMPointwise) -> None:
-        n = layer.in_features
-        bits = constant(layer.out_features, fixed.ACTIVATION_BITS)
-        dense(name, layer, constant(n, 2.0**-fixed.ACTIVATION_BITS), constant(n, fixed.ACTIVATION_LIMIT), bits)
-
-    def depthwise(name: str, layer: Depthwise) -> None:
-        frozen.update({f"{name}.{key}": value for key, value in freeze_depthwise(layer).items()})
-
-    h_s = prior.h_s
-    z, m = config.Z, config.M
-    dense("h_s.up1", h_s.up1, constant(z, 1.0), constant(z, fixed.Z_LIMIT), constant(4 * config.D, fixed.ACTIVATION_BITS))
-    plain("h_s.up2", h_s.up2)
-    plain("h_s.out", h_s.out)
-    depthwise("h_s.spatial1", h_s.spatial1)
-    depthwise("h_s.spatial2", h_s.spatial2)
-    steps = torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
-    limits = torch.cat([constant(m, fixed.FEATURE_LIMIT), constant(m, fixed.MAGNITUDE_LIMIT)])
-    # The static biases of the passes are added to the same accumulator: reserve room for the largest.
-    room = torch.stack([p.context_bias for p in prior.passes]).abs().amax(0).double()
-    bits = constant(config.D, fixed.ACTIVATION_BITS)
-    reserved = freeze_pointwise(prior.embed, cond, steps, limits, bits, room * torch.ones(fixed.KNOTS, 1))
-    scale = reserved["shift"] + fixed.ACTIVATION_BITS
-    offset = (prior.embed.bias * prior.embed.film.coefficients(cond)[0] + prior.embed.film.coefficients(cond)[1])
-    half = torch.where(reserved["shift"] > 0, torch.exp2(reserved["shift"].double() - 1), 0.0)
-    reserved["bias"] = torch.round(offset.double() * torch.exp2(scale.double()) + half).to(torch.int32)
-    frozen.update({f"embed.{key}": value for key, value in reserved.items()})
-
-    index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
-    for k, net in enumerate(prior.passes):
-        name = f"passes.{k}"
-        frozen[f"{name}.context_bias"] = torch.round(net.context_bias.double() * torch.exp2(scale.double())).to(torch.int32)
-        depthwise(f"{name}.spatial", net.spatial)
-        plain(f"{name}.mix", net.mix)
-        plain(f"{name}.hidden", net.hidden)
-        d = config.D
-        out_bits = torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)])
-        extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
-        dense(f"{name}.head", net.head, constant(d, 2.0**-fixed.ACTIVATION_BITS), constant(d, fixed.ACTIVATION_LIMIT), out_bits, extra)
-
-    z_index = (Z_INDEX_START + prior.z_index(cond)).clamp(0, SCALES_LEVELS - 1)
-    frozen["z_index"] = torch.round(z_index).to(torch.int32)
-    frozen["norm"] = torch.round(norm * 2.0 ** (fixed.NORM_BITS + fixed.LATENT_BITS - fixed.MEAN_BITS)).to(torch.int32)
-    reciprocal_bits = fixed.RECIPROCAL_BITS + fixed.FEATURE_BITS - fixed.LATENT_BITS
-    frozen["reciprocal"] = torch.round(2.0**reciprocal_bits / norm).clamp_max(2**30).to(torch.int32)
-    frozen |= frequency_tables()
-    frozen |= {f"transforms.{k}": v.half() for k, v in transforms.state_dict().items()}
-    return {key: value.contiguous() for key, value in frozen.items()}
+    """All tensors of the weights file of a trained model that is conditioned on quality alone."""
+    freezer = Freezer(model)
+    freezer.hyper_synthesis()
+    freezer.embedding()
+    freezer.context_passes()
+    freezer.normalisers()
+    transforms = {f"transforms.{k}": v.half() for k, v in model.transforms.state_dict().items()}
+    tensors = freezer.tensors | frequency_tables() | transforms
+    return {key: value.contiguous() for key, value in tensors.items()}
 
 
 @torch.no_grad()
@@ -212,7 +249,7 @@ def freezing_loss(model: YotoModel, codec: Codec, images: Tensor) -> float:
 
 
 @click.command()
-@click.option("--run", "run_path", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of the run.")
+@click.option("--run", "run_path", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--images", type=click.Path(path_type=Path), required=True, help="Images to measure the loss on.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Weights file to write.")
 def main(run_path: Path, images: Path, output: Path) -> None:

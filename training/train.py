@@ -52,9 +52,7 @@ def make_optimisers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     ]
     if matrices:
         # Jordan et al. 2024; step sizes matched to AdamW's as in Liu et al. 2025, arXiv:2502.16982.
-        optimisers.append(
-            torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
-        )
+        optimisers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
     return optimisers
 
 
@@ -115,7 +113,8 @@ class Trainer:
                 group["lr"] = self.config.lr * factor
         with torch.autocast(self.device.type, torch.bfloat16):
             output = self.runner(x, 2.0 * units - 1.0)
-        value = self.loss(output, x, units)
+        z_price = min(1.0, (self.step + 1) / max(1, self.config.z_warmup))
+        value = self.loss(output, x, units, z_price)
         value.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
         self.step += 1

@@ -1,0 +1,1 @@
+"""Measure the codec on real files: rate and quality, speed, memory, complexity."""

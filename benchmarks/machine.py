@@ -1,0 +1,51 @@
+"""What a result depends on besides the code: the machine, the versions of libraries, the model."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+from PIL import features
+
+from codec.weights import Weights
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-image", "pytorch-msssim", "constriction", "pillow")
+PILLOW_FEATURES = ("libjpeg_turbo", "webp", "avif", "jpg_2000")
+
+
+def machine(threads: int) -> dict[str, object]:
+    """CPU model, cores that this process may use, and threads that it was told to use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": cpu_model(), "cores": cores, "threads": threads, "system": platform.platform()}
+
+
+def cpu_model() -> str:
+    """The processor's name, as Linux gives it, else as Python does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of the packages, and of the codecs inside Pillow; None for one that is absent."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    found |= {name: package_version(name) for name in ("yoto-codec", *PACKAGES)}
+    return found | {f"pillow {name}": features.version(name) for name in PILLOW_FEATURES}
+
+
+def package_version(name: str) -> str | None:
+    """The version of an installed package; ours need not be installed to be measured."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def model(weights: Weights) -> dict[str, object]:
+    """Identity and sizes of a model."""
+    return {"id": weights.model_id.hex(), "sha256": weights.sha256, "config": vars(weights.config)}
