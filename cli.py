@@ -241,5 +241,34 @@ def info(source: Path, as_json: bool) -> None:
     report(fields, "\n".join(f"{name}: {value}" for name, value in fields.items()), as_json, False)
 
 
+@main.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True)
+@weights_option
+@device_option
+@one_line_errors
+def demo(output: Path, weights: Path | None, device: str) -> None:
+    """Encode and decode a picture that scikit-image brings along, at three qualities."""
+    import skimage.data
+
+    from codec.image import psnr_db, save_image, to_pil, to_planes
+
+    original = skimage.data.astronaut()
+    output.mkdir(parents=True, exist_ok=True)
+    write_output(output / "original.png", save_image(to_pil(to_planes(original)), ".png"))
+    codec = load_codec(weights, device)
+    click.echo(f"astronaut, {original.shape[1]}×{original.shape[0]} px; the original is {output / 'original.png'}")
+    for quality in (0.1, 0.4, 0.8):
+        data = codec.encode(original, quality)
+        decoded = codec.decode(data)
+        stem = output / f"quality-{quality}"
+        write_output(stem.with_name(stem.name + ".yoto"), data)
+        write_output(stem.with_name(stem.name + ".png"), save_image(decoded, ".png"))
+        bpp = unpack(data).bpp
+        psnr = psnr_db(original, to_planes(decoded).colour)
+        click.echo(
+            f"quality {quality}: {len(data):6d} bytes, {bpp:.3f} bpp, {psnr:.2f} dB PSNR, {stem}.yoto and {stem}.png"
+        )
+
+
 if __name__ == "__main__":
     main()

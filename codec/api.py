@@ -28,7 +28,7 @@ from codec.bitstream import (
 )
 from codec.entropy import SymbolDecoder, encode_symbols
 from codec.errors import CorruptError, ModelMismatchError
-from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype, quantiser
+from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype, quantiser, rounding_thresholds
 from codec.image import ImageLike, Planes, Uint8Array, to_pil, to_planes
 from codec.model import HYPER_STRIDE, LATENT_STRIDE
 
@@ -57,6 +57,7 @@ class Codec:
         self.weights = weights_file.load(weights)
         self.device = torch.device(device)
         self.transforms = self.weights.transforms.to(self.device)
+        self._thresholds = rounding_thresholds(self.weights.tables)
         self._prior = lru_cache(maxsize=16)(self._build_prior)
 
     def _build_prior(self, quality: int, dtype: torch.dtype) -> FixedPrior:
@@ -132,7 +133,7 @@ class Codec:
         prior = self._prior(quality, exact_dtype())
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             y, z = self._analyse(colour, box, self._condition(quality))
-        tile = prior.run(z, quantiser(y))
+        tile = prior.run(z, quantiser(y, self._thresholds))
         return encode_symbols(tile.stages, self.weights.tables), integers_crc(z, tile.y_hat)
 
     def _analyse(

@@ -134,7 +134,7 @@ class SymbolDecoder:
         compressed = np.frombuffer(words, dtype="<u4").astype(np.uint32)
         if len(compressed) and compressed[-1] == 0:
             raise CorruptError("the symbol stream ends in a zero word; the file is damaged")
-        self._data, self._tables = data, tables
+        self._data, self._tables = data[: self._end], tables
         self._coder = constriction.stream.stack.AnsCoder(compressed)
 
     def read(self, indexes: IntArray) -> IntArray:

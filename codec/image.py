@@ -113,6 +113,7 @@ def _from_tensor(tensor: torch.Tensor) -> Uint8Array:
 
 def _from_pil(image: Image.Image) -> Planes:
     _check_size(*image.size)
+    image = ImageOps.exif_transpose(image)
     metadata = _metadata(image)
     mode = image.mode
     if mode not in _CODED_MODES:
@@ -127,7 +128,6 @@ def _from_pil(image: Image.Image) -> Planes:
         image = image.convert("RGBA" if mode == "P" and "transparency" in image.info else target)
     elif "transparency" in image.info and image.mode in ("L", "RGB"):
         image = image.convert("LA" if image.mode == "L" else "RGBA")
-    image = ImageOps.exif_transpose(image)
     array = np.asarray(image)
     if array.ndim == 2:
         array = array[:, :, None]

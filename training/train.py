@@ -207,6 +207,11 @@ class ScalarLog:
         else:
             self.board = SummaryWriter(str(folder))
 
+    def close(self) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
+
     def write(self, step: int, scalars: dict[str, float]) -> None:
         self.file.write(json.dumps({"step": step, **scalars}) + "\n")
         self.file.flush()
@@ -244,6 +249,7 @@ def run(trainer: Trainer, out: Path, crops: Tensor) -> None:
         scalars = trainer.validate(crops)
         log.write(trainer.step, scalars)
         click.echo(" ".join(f"{k}={v:.4f}" for k, v in scalars.items()), err=True)
+        log.close()
 
 
 def report(trainer: Trainer, log: ScalarLog, losses: list[Tensor]) -> None:

@@ -1,0 +1,312 @@
+"""The file format, byte by byte, and everything that a decoder must reject."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+import zlib
+
+import pytest
+from conftest import reseal
+from hypothesis import given
+from hypothesis import strategies as st
+
+from codec.bitstream import (
+    QUALITY_MAX,
+    SIDE_MAX,
+    Header,
+    Metadata,
+    pack,
+    pack_alpha,
+    read_alpha,
+    read_metadata,
+    unpack,
+)
+from codec.errors import (
+    BitstreamError,
+    CodecError,
+    CorruptError,
+    ImageError,
+    NotYotoError,
+    TruncatedError,
+    UnsupportedVersionError,
+)
+
+SAMPLE = bytes.fromhex(
+    "d959544f 01 07 0004 2c010000 82000000 616263646566 04"  # magic, version, flags, quality, 300×130, model, tile
+    "0d000000 23c602fe"  # metadata: 13 bytes
+    "05000000 dafbb427"  # alpha: 5 bytes
+    "03000000 f1866c7a 11111111"  # tile 0
+    "04000000 7d66c190 22222222"  # tile 1
+    "3547bad1"  # CRC-32 of all the above
+    "02 01000000 45"  # Exif "E"
+    "03 02000000 5858"  # XMP "XX"
+    "414c504841 6f6e65 666f7572"  # "ALPHA", "one", "four"
+)
+SAMPLE_HEADER = Header(300, 130, 1024, b"abcdef", colour=True, alpha=True, tile_px=256)
+VERSION, FLAGS, QUALITY, WIDTH, HEIGHT, TILE = 4, 5, 6, 8, 12, 22  # offsets in the fixed part
+METADATA_LENGTH, ALPHA_LENGTH, TILE_LENGTH = 23, 31, 39  # offsets in the table of SAMPLE
+
+
+def patched(offset: int, form: str, value: int, data: bytes = SAMPLE) -> bytes:
+    """The file with one field changed and the checksums made right."""
+    changed = bytearray(data)
+    struct.pack_into(form, changed, offset, value)
+    return reseal(bytes(changed))
+
+
+def read_all(data: bytes) -> None:
+    """Read the header and every section."""
+    header = unpack(data)
+    read_metadata(header, data)
+    if header.alpha_section:
+        header.alpha_section.read(data, "alpha")
+    for tile in header.tiles:
+        tile.read(data, "tile")
+
+
+def grey_file(metadata_block: bytes = b"", alpha: bytes = b"") -> tuple[Header, bytes]:
+    """A 3×2 px file with these raw sections."""
+    data = pack(Header(3, 2, 0, b"abcdef", False, bool(alpha)), [(b"tile", 0)], alpha, Metadata(metadata_block))
+    if metadata_block:  # pack wrote it as an ICC item: 5 bytes of item header go
+        start = unpack(data).metadata_section.start
+        data = patched(METADATA_LENGTH, "<I", len(metadata_block), data[:start] + data[start + 5 :])
+    return unpack(data), data
+
+
+def test_writes_the_bytes_of_the_specification():
+    tiles = [(b"one", 0x11111111), (b"four", 0x22222222)]
+    assert pack(SAMPLE_HEADER, tiles, b"ALPHA", Metadata(exif=b"E", xmp=b"XX")) == SAMPLE
+
+
+def test_reads_the_bytes_of_the_specification():
+    header = unpack(SAMPLE)
+    assert (header.width, header.height, header.quality, header.model_id) == (300, 130, 1024, b"abcdef")
+    assert (header.colour, header.alpha, header.mode, header.tile_px, header.grid) == (True, True, "RGBA", 256, (1, 2))
+    assert header.size_bytes == len(SAMPLE)
+    assert header.bpp == 8 * len(SAMPLE) / (300 * 130)
+    assert read_metadata(header, SAMPLE) == Metadata(exif=b"E", xmp=b"XX")
+    assert header.alpha_section.read(SAMPLE, "alpha") == b"ALPHA"
+    assert [(tile.read(SAMPLE, "tile"), tile.symbols_crc) for tile in header.tiles] == [
+        (b"one", 0x11111111),
+        (b"four", 0x22222222),
+    ]
+
+
+def test_plain_file_of_one_tile_has_39_bytes_of_overhead():
+    assert len(pack(Header(1, 1, 0, b"abcdef"), [(b"", 0)])) == 39
+
+
+@given(
+    st.integers(1, 1000),
+    st.integers(1, 1000),
+    st.integers(0, QUALITY_MAX),
+    st.binary(min_size=6, max_size=6),
+    st.booleans(),
+    st.binary(max_size=9),
+    st.builds(Metadata, st.binary(max_size=9), st.binary(max_size=9), st.binary(max_size=9)),
+    st.integers(1, 255),
+)
+def test_unpack_inverts_pack(width, height, quality, model_id, colour, alpha, metadata, tile):
+    plain = Header(width, height, quality, model_id, colour, bool(alpha), 64 * tile)
+    rows, columns = plain.grid
+    tiles = [(b"x" * (i % 5), i) for i in range(rows * columns)]
+    data = pack(plain, tiles, alpha, metadata)
+    header = unpack(data)
+    assert (header.width, header.height, header.quality, header.model_id) == (width, height, quality, model_id)
+    assert (header.colour, header.alpha, header.tile_px) == (colour, bool(alpha), 64 * tile)
+    assert [(t.read(data, "tile"), t.symbols_crc) for t in header.tiles] == tiles
+    assert read_metadata(header, data) == metadata
+    assert not alpha or header.alpha_section.read(data, "alpha") == alpha
+
+
+def test_rejects_empty_data():
+    with pytest.raises(NotYotoError):
+        unpack(b"")
+
+
+@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n", b"YYTO" + SAMPLE[4:], b"\x00", b"\xd9YT0"])
+def test_rejects_another_magic(data):
+    with pytest.raises(NotYotoError):
+        unpack(data)
+
+
+@pytest.mark.parametrize("version", [0, 2, 255])
+def test_rejects_another_version(version):
+    with pytest.raises(UnsupportedVersionError, match=f"version {version}"):
+        unpack(patched(VERSION, "<B", version))
+
+
+@pytest.mark.parametrize("bit", range(3, 8))
+def test_rejects_reserved_flag(bit):
+    with pytest.raises(CorruptError, match="flags"):
+        unpack(patched(FLAGS, "<B", SAMPLE[FLAGS] | 1 << bit))
+
+
+@pytest.mark.parametrize("quality", [QUALITY_MAX + 1, 0xFFFF])
+def test_rejects_quality_out_of_range(quality):
+    with pytest.raises(CorruptError, match="quality"):
+        unpack(patched(QUALITY, "<H", quality))
+
+
+@pytest.mark.parametrize("side", [0, SIDE_MAX + 1, 0xFFFFFFFF])
+@pytest.mark.parametrize(("name", "offset"), [("width", WIDTH), ("height", HEIGHT)])
+def test_rejects_side_out_of_range(name, offset, side):
+    with pytest.raises(CorruptError, match=name):
+        unpack(patched(offset, "<I", side))
+
+
+def test_rejects_tile_size_zero():
+    with pytest.raises(CorruptError, match="tile size"):
+        unpack(patched(TILE, "<B", 0))
+
+
+def test_rejects_more_pixels_than_the_limit():
+    assert unpack(SAMPLE, max_pixels=300 * 130).width == 300
+    with pytest.raises(ImageError, match="max_pixels"):
+        unpack(SAMPLE, max_pixels=300 * 130 - 1)
+
+
+@pytest.mark.parametrize(("max_pixels", "error"), [(256_000_000, ImageError), (1 << 60, TruncatedError)])
+def test_rejects_huge_claims_before_allocating(max_pixels, error):
+    huge = patched(TILE, "<B", 1, patched(HEIGHT, "<I", SIDE_MAX, patched(WIDTH, "<I", SIDE_MAX)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(error):
+            unpack(huge, max_pixels)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("offset", [METADATA_LENGTH, ALPHA_LENGTH, TILE_LENGTH])
+def test_rejects_section_longer_than_the_file(offset):
+    with pytest.raises(TruncatedError):
+        unpack(patched(offset, "<I", 0xFFFFFFFF))
+
+
+@pytest.mark.parametrize("length", range(1, len(SAMPLE)))
+def test_rejects_truncation_at_every_offset(length):
+    with pytest.raises(TruncatedError):
+        unpack(SAMPLE[:length])
+
+
+def test_rejects_truncation_that_the_checksums_follow():
+    with pytest.raises(TruncatedError):
+        unpack(reseal(SAMPLE[:-1]))
+
+
+@pytest.mark.parametrize("extra", [b"\0", SAMPLE])
+def test_rejects_trailing_bytes(extra):
+    with pytest.raises(CorruptError, match="behind its end"):
+        unpack(SAMPLE + extra)
+
+
+def test_rejects_shorter_length_of_the_last_tile():
+    with pytest.raises(CorruptError, match="behind its end"):
+        unpack(patched(TILE_LENGTH + 12, "<I", 3))
+
+
+@pytest.mark.parametrize(("offset", "name"), [(METADATA_LENGTH, "metadata"), (ALPHA_LENGTH, "alpha")])
+def test_rejects_empty_section(offset, name):
+    with pytest.raises(CorruptError, match=f"{name} section is empty"):
+        unpack(patched(offset, "<I", 0))
+
+
+def test_rejects_wrong_header_checksum():
+    with pytest.raises(CorruptError, match="checksum of the header"):
+        unpack(SAMPLE[:17] + b"?" + SAMPLE[18:])
+
+
+@pytest.mark.parametrize("position", range(len(SAMPLE) - 25, len(SAMPLE)))
+def test_rejects_wrong_section_checksum(position):
+    damaged = SAMPLE[:position] + bytes([SAMPLE[position] ^ 0xFF]) + SAMPLE[position + 1 :]
+    assert unpack(damaged) == unpack(SAMPLE)
+    with pytest.raises(CorruptError, match="checksum"):
+        read_all(damaged)
+
+
+@pytest.mark.parametrize("bit", range(8 * len(SAMPLE)))
+def test_rejects_every_flipped_bit(bit):
+    damaged = bytearray(SAMPLE)
+    damaged[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(CodecError):
+        read_all(bytes(damaged))
+
+
+@pytest.mark.parametrize(
+    ("block", "items"),
+    [
+        (b"\1\1\0\0\0i", Metadata(icc_profile=b"i")),
+        (b"\2\2\0\0\0ex\3\1\0\0\0x", Metadata(exif=b"ex", xmp=b"x")),
+        (b"\1\1\0\0\0i\2\1\0\0\0e\3\1\0\0\0x", Metadata(b"i", b"e", b"x")),
+    ],
+)
+def test_reads_metadata_items(block, items):
+    assert read_metadata(*grey_file(block)) == items
+
+
+def test_file_without_metadata_reads_as_empty():
+    metadata = read_metadata(*grey_file())
+    assert metadata == Metadata()
+    assert not metadata
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\0\1\0\0\0?",  # type 0
+        b"\4\1\0\0\0?",  # type 4
+        b"\1\0\0\0\0",  # no bytes
+        b"\2\1\0\0\0e\1\1\0\0\0i",  # descending
+        b"\2\1\0\0\0e\2\1\0\0\0e",  # twice
+        b"\1\2\0\0\0?",  # longer than the section
+        b"\1\xff\xff\xff\xff?",
+        b"\1\1\0\0\0i\2",  # item header cut short
+        b"\1\1\0\0",
+    ],
+)
+def test_rejects_metadata_item(block):
+    header, data = grey_file(block)
+    with pytest.raises(CorruptError, match="metadata item"):
+        read_metadata(header, data)
+
+
+def test_alpha_is_lossless():
+    plane = bytes(range(6))
+    assert read_alpha(*grey_file(alpha=pack_alpha(plane))) == plane
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        pack_alpha(bytes(5)),
+        pack_alpha(bytes(7)),
+        pack_alpha(bytes(10_000_000)),
+        pack_alpha(bytes(6)) + b"\0",
+        pack_alpha(bytes(6))[:-1],
+        pack_alpha(bytes(6))[:-4] + b"\0\0\0\0",
+        zlib.compress(bytes(6), wbits=-15),
+        b"\0",
+    ],
+    ids=["short", "long", "bomb", "trailing", "cut", "adler", "raw", "garbage"],
+)
+def test_rejects_alpha(section):
+    header, data = grey_file(alpha=section)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptError, match="alpha"):
+            read_alpha(header, data)
+        assert tracemalloc.get_traced_memory()[1] < 200_000  # the bomb has not gone off
+    finally:
+        tracemalloc.stop()
+
+
+def test_reading_alpha_that_is_not_there_is_the_callers_mistake():
+    with pytest.raises(ValueError, match="no alpha"):
+        read_alpha(*grey_file())
+
+
+def test_bitstream_errors_are_codec_errors():
+    errors = (NotYotoError, UnsupportedVersionError, TruncatedError, CorruptError)
+    assert all(issubclass(e, BitstreamError) and issubclass(e, CodecError) for e in errors)

@@ -1,0 +1,379 @@
+"""The frozen entropy model gives the same integers whatever runs it, and nearly the bits of the float one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isqrt
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture
+
+from codec import fixed
+from codec.api import Codec
+from codec.bitstream import QUALITY_MAX
+from codec.entropy import LAST_SILENT_ROW
+from codec.fixed import FixedPrior, exact_dtype, quantiser, rounding_thresholds
+from codec.layers import ACTIVATION_MAX
+from codec.model import YotoModel
+
+Arrays = dict[str, np.ndarray]
+Choose = Callable[[int, np.ndarray], np.ndarray]
+QUALITIES = [0, 1, 127, 128, 1000, 2049, 4000, 4095, 4096]
+ACCUMULATOR_LIMIT = 2**24
+
+# The reference: NumPy and int64 alone, written from the specification in `fixed.py`.
+
+
+class Result(NamedTuple):
+    means: list[np.ndarray]
+    rows: list[np.ndarray]
+    y_hat: np.ndarray
+
+
+def at_quality(table: np.ndarray, quality: int) -> np.ndarray:
+    """Rows of (33, n) lie 128 apart; between them linear, rounded down."""
+    knot = min(quality >> 7, 31)
+    fraction = quality - (knot << 7)
+    return (table[knot] * (128 - fraction) + table[knot + 1] * fraction) >> 7
+
+
+def shift_down(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """⌊values · 2^-shift⌋, shifts of either sign."""
+    return np.where(shift >= 0, values >> np.maximum(shift, 0), values << np.maximum(-shift, 0))
+
+
+def matrix(t: Arrays, name: str, quality: int) -> np.ndarray:
+    """Weights (out, in) of a dense layer with the FiLM factor folded in."""
+    fold = t[f"{name}.fold"][:, None]
+    product = t[f"{name}.weight"] * at_quality(t[f"{name}.factor"], quality)[:, None]
+    return (product + np.where(fold > 0, 1 << np.maximum(fold - 1, 0), 0)) >> fold
+
+
+def dense(t: Arrays, name: str, quality: int, a: np.ndarray, low: int, high: int) -> np.ndarray:
+    total = np.einsum("hwi,oi->hwo", a, matrix(t, name, quality)) + at_quality(t[f"{name}.bias"], quality)
+    return np.clip(shift_down(total, t[f"{name}.shift"]), low, high)
+
+
+def depthwise(t: Arrays, name: str, a: np.ndarray) -> np.ndarray:
+    h, w, _ = a.shape
+    total = np.zeros_like(a) + t[f"{name}.bias"]
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            to = np.s_[max(0, -dy) : h - max(0, dy), max(0, -dx) : w - max(0, dx)]
+            source = np.s_[max(0, dy) : h + min(0, dy), max(0, dx) : w + min(0, dx)]
+            total[to] += a[source] * t[f"{name}.weight"][3 * (dy + 1) + dx + 1]
+    return np.clip(shift_down(total, t[f"{name}.shift"]), -1023, 1023)
+
+
+def shuffle(a: np.ndarray) -> np.ndarray:
+    h, w, c = a.shape
+    out = np.empty((2 * h, 2 * w, c // 4), a.dtype)
+    for i in range(4):
+        out[i // 2 :: 2, i % 2 :: 2] = a[:, :, i::4]
+    return out
+
+
+def magnitude(y: np.ndarray) -> np.ndarray:
+    """16 · log2(1 + |y|/16), rounded: it is m or more where (16 + |y|)^32 exceeds 2^(2m - 1 + 128)."""
+
+    def root32(value: int) -> int:
+        for _ in range(5):
+            value = isqrt(value)
+        return value
+
+    return np.searchsorted([root32(2 ** (2 * m + 127)) + 1 for m in range(1, 200)], 16 + np.abs(y), side="right")
+
+
+def reference(t: Arrays, quality: int, z: np.ndarray, choose: Choose) -> Result:
+    """All means, rows and decoded latents of a tile, for the symbols that `choose` picks in each pass."""
+    m = t["norm"].shape[1]
+    norm, reciprocal = at_quality(t["norm"], quality), at_quality(t["reciprocal"], quality)
+    group_of = np.arange(m) // (m // 4)
+
+    a = depthwise(t, "h_s.spatial1", shuffle(dense(t, "h_s.up1", quality, z.astype(np.int64), 0, 1023)))
+    a = depthwise(t, "h_s.spatial2", shuffle(dense(t, "h_s.up2", quality, a, 0, 1023)))
+    hyper = dense(t, "h_s.out", quality, a, 0, 1023)
+
+    h, w, _ = hyper.shape
+    y, x = np.mgrid[:h, :w]
+    phase = (2 * (y % 2) + x % 2)[..., None]
+    y_hat, known = np.zeros((h, w, m), np.int64), np.zeros((h, w, m), bool)
+    embedding, embedding_bias = matrix(t, "embed", quality), at_quality(t["embed.bias"], quality)
+    means, rows = [], []
+    for k in range(4):
+        scaled = np.clip((y_hat * reciprocal + 2048) >> 12, -256, 256)
+        features = np.concatenate([scaled, magnitude(y_hat)], axis=2) * np.concatenate([known, known], axis=2)
+        total = np.einsum("hwi,oi->hwo", features, embedding) + embedding_bias + t[f"passes.{k}.context_bias"]
+        context = depthwise(t, f"passes.{k}.spatial", np.clip(shift_down(total, t["embed.shift"]), 0, 1023))
+        a = dense(t, f"passes.{k}.mix", quality, np.concatenate([context, hyper], axis=2), 0, 1023)
+        head = dense(t, f"passes.{k}.head", quality, dense(t, f"passes.{k}.hidden", quality, a, 0, 1023), -8192, 8192)
+        mean = np.clip((head[:, :, :m] * norm + 8192) >> 14, -16384, 16384)
+        row = np.clip(head[:, :, m:], 0, 63)
+        now = group_of == (k + phase) % 4  # coded in this pass
+        means.append(by_phase(mean[now], h, w, m))
+        rows.append(by_phase(row[now], h, w, m))
+        symbols = from_phases(choose(k, rows[-1]).astype(np.int64), h, w, m)
+        y_hat[now] = np.clip(16 * symbols + mean[now], -16384, 16384)
+        known |= now
+    return Result(means, rows, y_hat)
+
+
+def by_phase(coded: np.ndarray, h: int, w: int, m: int) -> np.ndarray:
+    """(h·w·m/4) in raster order → (phase, h/2, w/2, m/4)."""
+    return coded.reshape(h // 2, 2, w // 2, 2, m // 4).transpose(1, 3, 0, 2, 4).reshape(4, h // 2, w // 2, m // 4)
+
+
+def from_phases(coded: np.ndarray, h: int, w: int, m: int) -> np.ndarray:
+    return coded.reshape(2, 2, h // 2, w // 2, m // 4).transpose(2, 0, 3, 1, 4).reshape(-1)
+
+
+# The same symbols for the reference and for the code under test.
+
+
+def random_symbols(seed: int) -> Choose:
+    """Mostly small symbols, one in ten up to the limit of y."""
+
+    def choose(k: int, rows: np.ndarray) -> np.ndarray:
+        rng = np.random.default_rng([seed, k])
+        small, large = rng.integers(-2, 3, rows.shape), rng.integers(-1023, 1024, rows.shape)
+        return np.where(rng.random(rows.shape) < 0.1, large, small).astype(np.int32)
+
+    return choose
+
+
+def random_z(shape: tuple[int, int], channels: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    wide = rng.integers(-fixed.Z_LIMIT, fixed.Z_LIMIT + 1, (*shape, channels))
+    return np.where(rng.random((*shape, channels)) < 0.3, wide, rng.integers(-3, 4, wide.shape)).astype(np.int32)
+
+
+def run(prior: FixedPrior, z: np.ndarray, choose: Choose) -> Result:
+    result = Result([], [], None)
+
+    def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        assert means.dtype == rows.dtype == np.int32
+        result.means.append(means)
+        result.rows.append(rows)
+        return choose(k, rows)
+
+    tile = prior.run(z, coder)
+    assert tile.y_hat.dtype == np.int32
+    return result._replace(y_hat=tile.y_hat)
+
+
+def assert_same(a: Result, b: Result) -> None:
+    np.testing.assert_array_equal(a.y_hat, b.y_hat)
+    np.testing.assert_array_equal(a.means, b.means)
+    np.testing.assert_array_equal(a.rows, b.rows)
+
+
+@pytest.fixture(scope="module")
+def integers(codec: Codec) -> dict[str, torch.Tensor]:
+    return codec.weights.integers
+
+
+@pytest.fixture(scope="module")
+def arrays(integers: dict[str, torch.Tensor]) -> Arrays:
+    return {key: tensor.numpy().astype(np.int64) for key, tensor in integers.items()}
+
+
+@pytest.fixture(scope="module")
+def z(codec: Codec) -> np.ndarray:
+    """Of a tile that is large enough for several threads."""
+    return random_z((9, 13), codec.weights.config.Z)
+
+
+@pytest.fixture(scope="module")
+def expected(arrays: Arrays, z: np.ndarray) -> Result:
+    return reference(arrays, 3000, z, random_symbols(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_agrees_with_the_integer_reference_at_every_quality(integers, arrays, codec, quality, dtype):
+    z = random_z((2, 3), codec.weights.config.Z, quality)
+    choose = random_symbols(quality)
+    assert_same(run(FixedPrior(integers, quality, dtype), z, choose), reference(arrays, quality, z, choose))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (3, 4)])
+def test_agrees_with_the_integer_reference_at_every_shape(integers, arrays, codec, shape):
+    z = random_z(shape, codec.weights.config.Z)
+    assert_same(run(FixedPrior(integers, 777), z, random_symbols(2)), reference(arrays, 777, z, random_symbols(2)))
+
+
+def test_inputs_of_the_tests_exercise_the_model(expected):
+    """Else the equalities here would hold of constants."""
+    print([len(np.unique(means)) for means in expected.means],np.unique(expected.rows,return_counts=True))
+    assert all(len(np.unique(means)) > 100 for means in expected.means)
+    assert len(np.unique(expected.rows)) > 10
+    assert np.abs(expected.y_hat).max() > 10_000
+
+
+def test_quality_conditions_the_prior(arrays, codec):
+    z = random_z((2, 2), codec.weights.config.Z)
+    low, high = (reference(arrays, quality, z, random_symbols(3)) for quality in (0, QUALITY_MAX))
+    assert np.mean(np.array(low.means) != high.means) > 0.5
+    assert np.mean(np.array(low.rows) != high.rows) > 0.5
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+SURROUNDINGS = {
+    "one thread": lambda: threads(1),
+    "two threads": lambda: threads(2),
+    "no oneDNN": lambda: torch.backends.mkldnn.flags(enabled=False),
+    "medium precision": lambda: matmul_precision("medium"),
+    "high precision": lambda: matmul_precision("high"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "with gradients": torch.enable_grad,
+}
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # torch 2.13, when oneDNN is switched off
+@pytest.mark.parametrize("surrounding", SURROUNDINGS)
+def test_surroundings_do_not_matter(integers, z, expected, surrounding):
+    with SURROUNDINGS[surrounding]():
+        assert_same(run(FixedPrior(integers, 3000, exact_dtype()), z, random_symbols(1)), expected)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("highest", torch.float32), ("medium", torch.float64)])
+def test_double_carries_the_integers_where_float_products_may_be_rounded(precision, dtype):
+    with matmul_precision(precision):
+        assert exact_dtype() == dtype
+
+
+def test_memory_layout_does_not_matter(integers, z, expected):
+    def strided(k: int, rows: np.ndarray) -> np.ndarray:
+        return np.asfortranarray(random_symbols(1)(k, rows))
+
+    layouts = [np.asfortranarray(z), np.repeat(z, 2, axis=2)[:, :, ::2], z.transpose(1, 0, 2).copy().transpose(1, 0, 2)]
+    for layout in layouts:
+        assert not layout.flags.c_contiguous
+        assert_same(run(FixedPrior(integers, 3000), layout, strided), expected)
+
+
+def test_frozen_tensors_are_integers(integers):
+    assert not any(tensor.is_floating_point() for tensor in integers.values())
+
+
+@pytest.mark.parametrize("quality", [-1, QUALITY_MAX + 1])
+def test_rejects_quality_out_of_range(integers, quality):
+    with pytest.raises(ValueError, match="quality"):
+        FixedPrior(integers, quality)
+
+
+def test_stages_are_z_then_the_passes(integers, codec):
+    z = random_z((2, 3), codec.weights.config.Z)
+    choose = random_symbols(4)
+    walked = run(FixedPrior(integers, 500), z, choose)
+    stages = FixedPrior(integers, 500).run(z, lambda k, _, rows: choose(k, rows)).stages
+    np.testing.assert_array_equal(stages[0][0], z.reshape(-1))
+    np.testing.assert_array_equal(stages[0][1].reshape(z.shape)[0, 0], FixedPrior(integers, 500).z_index)
+    for k, (symbols, rows) in enumerate(stages[1:]):
+        np.testing.assert_array_equal(symbols, choose(k, walked.rows[k]).reshape(-1))
+        np.testing.assert_array_equal(rows, walked.rows[k].reshape(-1))
+
+
+# No sum can leave the 24 bits that float32 carries.
+
+
+def input_limits(name: str, inputs: int) -> np.ndarray:
+    if name == "embed":
+        return np.repeat([fixed.FEATURE_LIMIT, fixed.MAGNITUDE_LIMIT], inputs // 2)
+    return np.full(inputs, fixed.Z_LIMIT if name == "h_s.up1" else fixed.ACTIVATION_LIMIT)
+
+
+DENSE = ["h_s.up1", "h_s.up2", "h_s.out", "embed", *(f"passes.{k}.{x}" for k in range(4) for x in ("mix", "hidden", "head"))]
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_sums_of_dense_layers_stay_exact_at_all_qualities(arrays, name):
+    limits = input_limits(name, arrays[f"{name}.weight"].shape[1])
+    passes = range(4) if name == "embed" else []  # their biases are added to the same sum
+    reserve = np.max([np.abs(arrays[f"passes.{k}.context_bias"]) for k in passes], axis=0, initial=0)
+    worst = max(
+        (np.abs(matrix(arrays, name, q)) @ limits + np.abs(at_quality(arrays[f"{name}.bias"], q)) + reserve).max()
+        for q in range(QUALITY_MAX + 1)
+    )
+    assert ACCUMULATOR_LIMIT // 8 < worst < ACCUMULATOR_LIMIT  # exact, and no bits given away
+
+
+@pytest.mark.parametrize("name", ["h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(4))])
+def test_sums_of_depthwise_layers_stay_exact(arrays, name):
+    sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * fixed.ACTIVATION_LIMIT + np.abs(arrays[f"{name}.bias"])
+    assert sums.max() < ACCUMULATOR_LIMIT
+
+
+def test_magnitudes_are_logarithms(arrays):
+    steps = np.arange(fixed.LATENT_LIMIT + 1)
+    table = fixed.magnitude_table().numpy()
+    np.testing.assert_array_equal(table, magnitude(steps))
+    assert np.abs(table - 16 * np.log2(1 + steps / 16)).max() <= 0.5
+    assert table.max() <= fixed.MAGNITUDE_LIMIT
+
+
+# Freezing.
+
+
+@pytest.mark.parametrize("quality", [0, 1024, 3000, 4096])
+@torch.no_grad()
+def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality: int):
+    condition = torch.tensor([[2.0 * quality / QUALITY_MAX - 1.0]])
+    x = torch.from_numpy(picture(256, 192)).permute(2, 0, 1)[None] / 255.0
+    y = model.transforms.analyse(x, condition)
+    z = model.transforms.hyper_analyse(y, condition).round()
+    cond, norm = model.transforms.condition_net(condition), model.transforms.normaliser(condition)
+
+    outputs: list[torch.Tensor] = []
+    hooks = [net.register_forward_hook(lambda *call: outputs.append(call[2])) for net in model.prior.passes]
+    _, y_bits = model.prior(y, z, norm, cond, noise=False)
+    float_bits = (y_bits + model.prior.z_bits(z, cond, noise=False)).item()
+    for hook in hooks:
+        hook.remove()
+
+    _, m, h, w = y.shape
+    equal = []
+
+    def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        now = model.prior.masks[k].repeat(1, h // 2, w // 2).bool().permute(1, 2, 0)
+
+        def coded(t: torch.Tensor) -> np.ndarray:
+            return by_phase(t[0].permute(1, 2, 0)[now].numpy(), h, w, m)
+
+        float_means = (outputs[k][:, :m].clamp(-ACTIVATION_MAX, ACTIVATION_MAX) * norm).expand_as(y)
+        symbols = np.rint(coded(y) - means / 16.0)
+        equal.append(symbols == coded((y - float_means).round()))
+        return symbols.astype(np.int32)
+
+    frozen = FixedPrior(codec.weights.integers, quality).run(z[0].permute(1, 2, 0).int().numpy(), coder)
+    bits = sum(codec.weights.tables.ideal_bits(*stage) for stage in frozen.stages)
+    print(quality,np.mean(equal), bits / float_bits)
+
+
+def test_quantiser_rounds_towards_zero_at_most_by_one(codec: Codec):
+    rng = np.random.default_rng(0)
+    y = (rng.normal(size=(8, 6, 32)) * 20.0).astype(np.float32)
+    quantise = quantiser(y, rounding_thresholds(codec.weights.tables))

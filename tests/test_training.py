@@ -1,0 +1,251 @@
+"""The trainer: the objective, reproducibility, resuming, several processes, several coefficients."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from torch import Tensor, nn
+
+from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput
+from training.config import TrainConfig
+from training.data import CropSampler, find_images
+from training.loss import MEAN_SQUARED_ERROR, ConditionalLoss, LossTerm
+from training.train import Trainer, main, save_atomically, schedule
+
+ROOT = Path(__file__).parent.parent
+TINY = ModelConfig(N=32, M=32, Z=8, D=16, analysis_blocks=1, synthesis_blocks=1, cond_width=8)
+CONFIG = TrainConfig(steps=6, batch=4, patch=64, final_patch=64, warmup=2, lr=1e-3, model=TINY)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of five smooth noisy images, one too small to crop."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for i, size in enumerate([(96, 128), (80, 80), (64, 200), (130, 70), (40, 90)]):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        noise = random.integers(-10, 11, (*size, 3))
+        pixels = np.asarray(coarse.resize(size[::-1], Image.Resampling.BICUBIC)) + noise
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def sampler(folder: Path) -> CropSampler:
+    return CropSampler(find_images(folder), torch.device("cpu"), workers=1)
+
+
+def parameters(trainer: Trainer) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+def test_crops_come_from_the_images(sampler: CropSampler) -> None:
+    crops = sampler.sample(64, 64, torch.Generator().manual_seed(1))
+    assert crops.shape == (64, 3, 64, 64)
+    known = [sampler.pixels[s : s + 3 * h * w].reshape(3, h, w) for s, (h, w) in zip(sampler.starts, sampler.sizes)]
+    crop = (crops[0] * 255).round().to(torch.uint8)
+    views = [crop, crop.flip(1), crop.flip(2), crop.flip(1, 2)]
+    found = any(
+        torch.equal(window, view)
+        for image in known
+        if min(image.shape[1:]) >= 64
+        for window in image.unfold(1, 64, 1).unfold(2, 64, 1).flatten(1, 2).transpose(0, 1)
+        for view in views
+    )
+    assert found
+
+
+def test_an_empty_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        find_images(tmp_path)
+
+
+def test_command_without_images_fails_with_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("steps = 1\n")
+    result = CliRunner().invoke(main, ["--config", str(config), "--data", str(tmp_path), "--out", str(tmp_path / "o")])
+    assert result.exit_code == 1
+    assert "no images" in result.output
+
+
+@pytest.mark.parametrize("text", ["stepz = 1\n", "steps = 'x'\n", "[model]\nN = 1.5\n"])
+def test_a_wrong_setting_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"c\.toml"):
+        TrainConfig.load(path)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "training" / "configs").glob("*.toml")), ids=lambda p: p.name)
+def test_shipped_configs_load(path: Path) -> None:
+    assert TrainConfig.load(path).model.M % 4 == 0
+
+
+def test_the_loss_is_the_weighted_lagrangian() -> None:
+    x, x_hat = torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), 0.1)
+    output = ModelOutput(x_hat, torch.tensor([64.0, 32.0]), torch.tensor([0.0, 32.0]))
+    units = torch.tensor([[0.0], [1.0]])
+    value = ConditionalLoss()(output, x, units)
+    lagrangian = torch.tensor([1.0 + LMBDA_MIN * 255**2 * 0.01, 1.0 + LMBDA_MAX * 255**2 * 0.01])
+    middle = (LMBDA_MIN * LMBDA_MAX) ** 0.5
+    weight = torch.tensor([(LMBDA_MIN / middle) ** -0.5, (LMBDA_MAX / middle) ** -0.5])
+    torch.testing.assert_close(value.loss, (weight * lagrangian).mean())
+
+
+def test_coefficients_cover_their_range_evenly() -> None:
+    units = ConditionalLoss().sample_units(64, torch.Generator().manual_seed(0))[:, 0].sort().values
+    assert (units.diff() - 1 / 64).abs().max() < 1e-5
+    low, high = MEAN_SQUARED_ERROR.coefficient(torch.tensor([0.0, 1.0]))
+    assert low.item() == pytest.approx(LMBDA_MIN)
+    assert high.item() == pytest.approx(LMBDA_MAX)
+
+
+def test_the_schedule_warms_up_and_decays_to_zero() -> None:
+    config = dataclasses.replace(CONFIG, warmup=10, constant_share=0.5)
+    assert schedule(0.0, 0, config) == pytest.approx(0.1)
+    assert schedule(0.3, 100, config) == 1.0
+    assert schedule(1.0, 1000, config) == 0.0
+
+
+@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
+def test_training_lowers_the_validation_loss(sampler: CropSampler, optimiser: str) -> None:
+    config = dataclasses.replace(CONFIG, steps=40, optimiser=optimiser, lr=3e-3, z_warmup=1)
+    trainer = Trainer(config, sampler, torch.device("cpu"))
+    crops = sampler.sample(8, 64, torch.Generator().manual_seed(2))
+    before = trainer.validate(crops)["log_lagrangian"]
+    for _ in range(40):
+        trainer.train_step()
+    assert trainer.validate(crops)["log_lagrangian"] < before - 0.02
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(sampler: CropSampler, tmp_path: Path) -> None:
+    whole = Trainer(CONFIG, sampler, torch.device("cpu"))
+    for _ in range(6):
+        whole.train_step()
+    first = Trainer(CONFIG, sampler, torch.device("cpu"))
+    for _ in range(3):
+        first.train_step()
+    save_atomically(first.state(), tmp_path / "checkpoint.pt")
+    second = Trainer(CONFIG, sampler, torch.device("cpu"))
+    second.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
+    for _ in range(3):
+        second.train_step()
+    assert torch.equal(parameters(whole), parameters(second))
+    assert all(torch.equal(whole.ema[k], second.ema[k]) for k in whole.ema)
+
+
+def test_a_step_with_a_non_finite_gradient_changes_nothing(sampler: CropSampler) -> None:
+    trainer = Trainer(CONFIG, sampler, torch.device("cpu"))
+    trainer.train_step()
+    before = parameters(trainer)
+    sample = sampler.sample
+
+    def poisoned(*args: object) -> Tensor:
+        return sample(*args) * torch.nan
+
+    trainer.sampler = type("Poisoned", (), {"sample": staticmethod(poisoned)})()
+    assert trainer.train_step() is None
+    assert trainer.skipped == 1
+    assert torch.equal(before, parameters(trainer))
+
+
+def test_the_command_trains_logs_and_saves(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(
+        "steps = 50\nbatch = 2\npatch = 64\nfinal_patch = 64\n"
+        "[model]\nN = 32\nM = 32\nZ = 8\nD = 16\nanalysis_blocks = 1\nsynthesis_blocks = 1\n"
+    )
+    out = tmp_path / "run"
+    result = CliRunner().invoke(main, ["--config", str(config), "--data", str(folder), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert {"loss", "steps_per_second", "skipped"} < set(lines[0])
+    assert {"bpp/0.1", "psnr/0.5", "log_lagrangian"} < set(lines[-1])
+    assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 50
+    assert list(out.glob("events.out.tfevents.*"))
+
+
+DISTRIBUTED = """
+import sys, dataclasses, torch, torch.distributed as dist
+from pathlib import Path
+from tests.test_training import CONFIG
+from training.data import CropSampler, find_images
+from training.train import Trainer
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+trainer = Trainer(CONFIG, CropSampler(find_images(Path(sys.argv[1])), torch.device("cpu"), 1), torch.device("cpu"))
+torch.manual_seed(0)
+value = trainer.train_step()
+loss = value.loss.detach()
+dist.all_reduce(loss)
+if dist.get_rank() == 0:
+    trainer.train_step()
+    print("LOSS", loss.item() / 2)
+else:
+    trainer.train_step()
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_see_the_batch_of_one(folder: Path, sampler: CropSampler) -> None:
+    """The halves' mean loss is that of the whole batch, up to the noise that prices the latents."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    base = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", DISTRIBUTED, str(folder)]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env={**base, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    outputs = [p.communicate(timeout=120)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0]
+    together = float(outputs[0].split("LOSS")[1])
+    alone = Trainer(CONFIG, sampler, torch.device("cpu")).train_step()
+    assert alone is not None
+    assert together == pytest.approx(alone.loss.item(), rel=0.02)
+
+
+class TwoKnobs(nn.Module):
+    """A toy that scales its input by a function of the condition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 1))
+
+    def forward(self, x: Tensor, condition: Tensor) -> ModelOutput:
+        scale = self.net(condition)[:, :, None, None]
+        bits = 64.0 * (1.0 + scale[:, 0, 0, 0].square())
+        return ModelOutput(x * scale, bits, torch.zeros(len(x)))
+
+
+def test_a_toy_follows_each_of_two_coefficients() -> None:
+    """One term pulls the output towards x, the other towards -x: more of each must move it its way."""
+    torch.manual_seed(0)
+    opposite = LossTerm(lambda x_hat, x: (x_hat + x).square().mean(dim=(1, 2, 3)), LMBDA_MIN, LMBDA_MAX)
+    loss = ConditionalLoss((MEAN_SQUARED_ERROR, opposite))
+    generator = torch.Generator().manual_seed(0)
+    model = TwoKnobs()
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    x = torch.full((32, 3, 8, 8), 0.2)
+    for _ in range(300):
+        units = loss.sample_units(32, generator)
+        optimiser.zero_grad()
+        loss(model(x, 2 * units - 1), x, units).loss.backward()
+        optimiser.step()
+
+    def scale(first: float, second: float) -> float:
+        return model.net(torch.tensor([[first, second]])).item()
+
+    assert scale(1.0, -1.0) > scale(0.0, 0.0) + 0.2 > scale(-1.0, 1.0) + 0.4
