@@ -252,7 +252,7 @@ def demo(output: Path, weights: Path | None, device: str) -> None:
 
     from codec.image import psnr_db, save_image, to_pil, to_planes
 
-    original = skimage.data.astronaut()
+    original = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     output.mkdir(parents=True, exist_ok=True)
     write_output(output / "original.png", save_image(to_pil(to_planes(original)), ".png"))
     codec = load_codec(weights, device)

@@ -15,7 +15,6 @@ from conftest import picture
 from codec import fixed
 from codec.api import Codec
 from codec.bitstream import QUALITY_MAX
-from codec.entropy import LAST_SILENT_ROW
 from codec.fixed import FixedPrior, exact_dtype, quantiser, rounding_thresholds
 from codec.layers import ACTIVATION_MAX
 from codec.model import YotoModel
@@ -208,7 +207,7 @@ def test_agrees_with_the_integer_reference_at_every_shape(integers, arrays, code
 
 def test_inputs_of_the_tests_exercise_the_model(expected):
     """Else the equalities here would hold of constants."""
-    print([len(np.unique(means)) for means in expected.means],np.unique(expected.rows,return_counts=True))
+    print([len(np.unique(means)) for means in expected.means], np.unique(expected.rows, return_counts=True))
     assert all(len(np.unique(means)) > 100 for means in expected.means)
     assert len(np.unique(expected.rows)) > 10
     assert np.abs(expected.y_hat).max() > 10_000
@@ -306,7 +305,13 @@ def input_limits(name: str, inputs: int) -> np.ndarray:
     return np.full(inputs, fixed.Z_LIMIT if name == "h_s.up1" else fixed.ACTIVATION_LIMIT)
 
 
-DENSE = ["h_s.up1", "h_s.up2", "h_s.out", "embed", *(f"passes.{k}.{x}" for k in range(4) for x in ("mix", "hidden", "head"))]
+DENSE = [
+    "h_s.up1",
+    "h_s.up2",
+    "h_s.out",
+    "embed",
+    *(f"passes.{k}.{x}" for k in range(4) for x in ("mix", "hidden", "head")),
+]
 
 
 @pytest.mark.parametrize("name", DENSE)
@@ -370,7 +375,7 @@ def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality
 
     frozen = FixedPrior(codec.weights.integers, quality).run(z[0].permute(1, 2, 0).int().numpy(), coder)
     bits = sum(codec.weights.tables.ideal_bits(*stage) for stage in frozen.stages)
-    print(quality,np.mean(equal), bits / float_bits)
+    print(quality, np.mean(equal), bits / float_bits)
 
 
 def test_quantiser_rounds_towards_zero_at_most_by_one(codec: Codec):

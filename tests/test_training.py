@@ -53,7 +53,10 @@ def parameters(trainer: Trainer) -> Tensor:
 def test_crops_come_from_the_images(sampler: CropSampler) -> None:
     crops = sampler.sample(64, 64, torch.Generator().manual_seed(1))
     assert crops.shape == (64, 3, 64, 64)
-    known = [sampler.pixels[s : s + 3 * h * w].reshape(3, h, w) for s, (h, w) in zip(sampler.starts, sampler.sizes)]
+    known = [
+        sampler.pixels[s : s + 3 * h * w].reshape(3, h, w)
+        for s, (h, w) in zip(sampler.starts, sampler.sizes, strict=True)
+    ]
     crop = (crops[0] * 255).round().to(torch.uint8)
     views = [crop, crop.flip(1), crop.flip(2), crop.flip(1, 2)]
     found = any(
