@@ -280,7 +280,7 @@ class Prior(nn.Module):
         bits = torch.zeros(len(y), device=y.device)
         index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
         factor, offset = (c[:, :, None, None] for c in self.embed.film.coefficients(cond))
-        embedded = offset.expand_as(hyper)
+        embedded = (self.embed.bias[:, None, None] * factor + offset).expand_as(hyper)
         for k, net in enumerate(self.passes):
             mask = self.masks[k].repeat(1, y.shape[2] // 2, y.shape[3] // 2)
             mean, index = net(embedded, hyper, cond).float().chunk(2, dim=1)

@@ -22,7 +22,7 @@ from codec.model import ModelConfig, Transforms
 FORMAT = "yoto-codec weights 1"
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
 # The file that this release ships; anything else in its place is refused.
-DEFAULT_SHA256 = "bf6a4822f4f0a4d93dfca6a2ce9c273fc2693bac2372f60e2826495f6bb4440e"
+DEFAULT_SHA256 = "c1c17610be31aff6e65be9cfe0e4277f57d346299d52a0c8789b03f493608cdb"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def load(path: str | os.PathLike[str] | None = None) -> Weights:
         transforms, integers = _build(config, tensors)
         tables = SymbolTables(integers["tables.radii"].numpy(), integers["tables.frequencies"].numpy())
         card = json.loads(notes.get("card", "{}"))
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"{chosen} is not a usable weights file: {reason}") from error
     model_id = digest.digest()[:MODEL_ID_BYTES]

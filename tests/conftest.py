@@ -50,27 +50,26 @@ def make_model(config: ModelConfig = TINY) -> YotoModel:
                 parameter.add_(0.05 * torch.randn_like(parameter))
         for context_pass in model.prior.passes:
             context_pass.head.weight.mul_(20.0)  # training starts with nearly constant means and scales
+        model.transforms.h_a.tail.weight.mul_(20.0)  # and with z = 0
     return model
 
 
 def reseal(data: bytes) -> bytes:
-    """The file with the checksums of its header and sections made right, as far as its lengths allow."""
-    if len(data) < 23:
+    """The file with the checksums of its header and sections made right, if its section table is all there."""
+    if len(data) < 23 or data[22] == 0:
         return data
-    out = bytearray(data)
-    flags, (width, height), tile = data[5], struct.unpack_from("<II", data, 8), 64 * data[22]
-    tiles = -(-width // tile) * -(-height // tile) if tile else 0
-    entries = [23 + 8 * i for i in range(bool(flags & 4) + bool(flags & 1))]
-    first = 23 + 8 * len(entries)
-    entries += [first + 12 * i for i in range(min(tiles, (len(data) - first) // 12))]
-    start = first + 12 * tiles + 4
-    for entry in entries:
+    flags, (width, height), tile_px = data[5], struct.unpack_from("<II", data, 8), 64 * data[22]
+    tiles = -(-width // tile_px) * -(-height // tile_px)
+    extra = bool(flags & 4) + bool(flags & 1)
+    first_tile, end = 23 + 8 * extra, 23 + 8 * extra + 12 * tiles
+    if len(data) < end + 4:
+        return data
+    out, start = bytearray(data), end + 4
+    for entry in [*range(23, first_tile, 8), *range(first_tile, end, 12)]:
         (length,) = struct.unpack_from("<I", data, entry)
         struct.pack_into("<I", out, entry + 4, zlib.crc32(data[start : start + length]))
         start += length
-    end = first + 12 * tiles
-    if end + 4 <= len(data):
-        struct.pack_into("<I", out, end, zlib.crc32(out[:end]))
+    struct.pack_into("<I", out, end, zlib.crc32(out[:end]))
     return bytes(out)
 
 

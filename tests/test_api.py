@@ -1,0 +1,448 @@
+"""Whole images to whole files and back, with the tiny model."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import make_model, picture, reseal
+from PIL import Image
+
+from codec import weights
+from codec.api import Codec, integer_quality, integers_crc, tile_boxes
+from codec.bitstream import Header, pack, read_metadata, unpack
+from codec.entropy import encode_symbols
+from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatchError, WeightsError
+from codec.fixed import LATENT_BITS, Z_LIMIT
+from codec.image import psnr_db
+from training.export import freeze
+
+SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width
+TILE_ENTRY = 23  # offset of the first tile's entry in a file without metadata and alpha
+
+
+def rgba(height: int, width: int) -> np.ndarray:
+    return np.dstack([picture(height, width), picture(height, width, 1)[:, :, 0]])
+
+
+# Round trips.
+
+
+@pytest.mark.parametrize("tile_px", [64, 128, 1024])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_any_size_decodes_to_the_picture(codec, height, width, tile_px):
+    image = picture(height, width)
+    data = codec.encode(image, 0.8, tile_px=tile_px)
+    header = unpack(data)
+    assert (header.width, header.height, header.tile_px) == (width, height, tile_px)
+    assert len(header.tiles) == -(-height // tile_px) * -(-width // tile_px)
+    decoded = codec.decode(data)
+    assert (decoded.size, decoded.mode) == ((width, height), "RGB")
+    assert psnr_db(np.asarray(decoded), image) > 24.0  # measured: 26 to 30; the tiny model has a sixth of the bands
+
+
+@pytest.mark.parametrize("image", [np.zeros((70, 70, 3), np.uint8), np.full((70, 70, 3), 255, np.uint8)])
+def test_extreme_levels_do_not_wrap_around(codec, image):
+    decoded = np.asarray(codec.decode(codec.encode(image, 1.0))).astype(int)
+    assert np.abs(decoded - image).max() < 40
+
+
+def test_noise_that_no_table_expects_is_coded(codec):
+    noise = np.random.default_rng(0).integers(0, 2, (64, 64, 3), dtype=np.uint8) * 255
+    assert codec.decode(codec.encode(noise, 1.0)).size == (64, 64)
+
+
+def test_same_input_gives_same_bytes(codec, weights_path):
+    image = picture(130, 70)
+    data = codec.encode(image, 0.6)
+    assert codec.encode(image, 0.6) == data
+    assert Codec(weights_path).encode(image, 0.6) == data
+
+
+def test_forms_of_one_image_give_the_same_bytes(codec):
+    image = picture(65, 66)
+    data = codec.encode(image, 0.3)
+    assert codec.encode(Image.fromarray(image), 0.3) == data
+    assert codec.encode(torch.from_numpy(image).permute(2, 0, 1), 0.3) == data
+    assert codec.encode(torch.from_numpy(image).permute(2, 0, 1) / 255.0, 0.3) == data
+    assert codec.encode(np.asfortranarray(image), 0.3) == data
+    assert codec.encode(image[::-1].copy()[::-1], 0.3) == data
+
+
+def test_surrounding_autocast_does_not_matter(codec):
+    image = picture(65, 66)
+    data = codec.encode(image, 0.3)
+    pixels = np.asarray(codec.decode(data))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert codec.encode(image, 0.3) == data
+        np.testing.assert_array_equal(np.asarray(codec.decode(data)), pixels)
+
+
+def test_eight_threads_share_a_codec(weights_path):
+    codec = Codec(weights_path)
+    jobs = [(picture(70, 90, i), i % 8 / 8) for i in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        files = list(pool.map(lambda job: codec.encode(*job), jobs))
+        images = list(pool.map(lambda data: np.asarray(codec.decode(data)), files))
+    serial = Codec(weights_path)
+    assert files == [serial.encode(*job) for job in jobs]
+    np.testing.assert_array_equal(images, [np.asarray(serial.decode(data)) for data in files])
+
+
+# Tiles.
+
+
+def test_analysis_of_a_tile_does_not_see_its_borders(codec):
+    image = picture(300, 330)
+    condition = torch.zeros(1, 1)
+    with torch.inference_mode():
+        (whole_box,) = tile_boxes(Header(330, 300, 0, b"", tile_px=1024))
+        whole, _ = codec._analyse(image, whole_box, condition)
+        for box in tile_boxes(Header(330, 300, 0, b"", tile_px=64)):
+            part, _ = codec._analyse(image, box, condition)
+            rows = slice(box.top // 16, (box.top + box.height) // 16)
+            columns = slice(box.left // 16, (box.left + box.width) // 16)
+            np.testing.assert_allclose(part, whole[rows, columns], atol=1e-3)
+
+
+@pytest.mark.parametrize("tile_px", [64, 128, 192])
+def test_synthesis_leaves_no_seam_between_tiles(codec, tile_px):
+    """Cut the latents of one tile into many: the pixels stay, but for the last bits of float sums."""
+    rng = np.random.default_rng(0)
+    latents = np.rint(rng.normal(size=(20, 24, codec.weights.config.M)) * 3).astype(np.int16) << LATENT_BITS
+    one, many = (Header(380, 310, 2000, b"", tile_px=px) for px in (1024, tile_px))
+    (whole_box,) = tile_boxes(one)
+    whole = codec._synthesise(one, [whole_box], {0: latents}, whole_box)
+    assert whole.std() > 20
+    boxes = list(tile_boxes(many))
+    parts = {
+        i: latents[b.top // 16 : (b.top + b.height) // 16, b.left // 16 : (b.left + b.width) // 16]
+        for i, b in enumerate(boxes)
+    }
+    for box in boxes:
+        pixels = codec._synthesise(many, boxes, parts, box).astype(int)
+        expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
+        assert np.abs(pixels - expected).max() <= 1
+        assert np.mean(pixels != expected) < 0.001
+
+
+def test_rows_of_tiles_are_decoded_with_both_neighbours(codec):
+    """The files of 64 px tiles and of one tile show the same picture, though their symbols differ a little."""
+    image = picture(320, 256)
+    many, one = (np.asarray(codec.decode(codec.encode(image, 1.0, tile_px=px))).astype(int) for px in (64, 1024))
+    assert psnr_db(many.astype(np.uint8), one.astype(np.uint8)) > psnr_db(image, one.astype(np.uint8)) + 6.0
+    steps = np.abs(np.diff(many - one, axis=0)).mean(axis=(1, 2))  # between neighbouring rows
+    assert steps[63::64].mean() < 1.5 * steps.mean()
+
+
+# Rate.
+
+
+def test_more_quality_gives_more_bytes_and_a_better_picture(codec):
+    """The picture within what the tiny model's bands can show, to 0.4 of quality."""
+    image = picture(192, 256)
+    files = [codec.encode(image, quality) for quality in (0.0, 0.1, 0.25, 0.4, 0.6, 0.8, 1.0)]
+    sizes = [len(data) for data in files]
+    assert sizes == sorted(set(sizes))
+    assert sizes[-1] > 4 * sizes[0]
+    psnr = [psnr_db(np.asarray(codec.decode(data)), image) for data in files[:4]]
+    assert psnr == sorted(psnr)
+
+
+@pytest.mark.parametrize(("quality", "integer"), [(0, 0), (0.0, 0), (0.25, 1024), (0.5, 2048), (1.0, 4096), (1, 4096)])
+def test_header_holds_the_quality(codec, quality, integer):
+    assert integer_quality(quality) == integer
+    assert unpack(codec.encode(picture(8, 8), quality)).quality == integer
+
+
+# Channels and metadata.
+
+
+def test_grey_stays_grey(codec):
+    image = Image.fromarray(picture(70, 90)[:, :, 0])
+    data = codec.encode(image, 0.9)
+    decoded = codec.decode(data)
+    assert unpack(data).mode == decoded.mode == "L"
+    assert decoded.size == image.size
+    assert psnr_db(np.asarray(decoded), np.asarray(image)) > 24.0
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize("quality", [0.0, 1.0])
+def test_alpha_is_lossless(codec, mode, quality):
+    image = Image.fromarray(rgba(65, 70)).convert(mode)
+    data = codec.encode(image, quality)
+    decoded = codec.decode(data)
+    assert unpack(data).mode == decoded.mode == mode
+    np.testing.assert_array_equal(np.asarray(decoded.getchannel("A")), np.asarray(image.getchannel("A")))
+
+
+def test_alpha_does_not_change_the_colours(codec):
+    image = rgba(65, 70)
+    with_alpha, without = (codec.decode(codec.encode(a, 0.5)) for a in (image, image[:, :, :3]))
+    np.testing.assert_array_equal(np.asarray(with_alpha)[:, :, :3], np.asarray(without))
+
+
+def with_metadata() -> Image.Image:
+    image = Image.fromarray(picture(40, 50))
+    exif = Image.Exif()
+    exif[0x010E] = "kept"
+    image.info.update(icc_profile=b"a profile", exif=exif.tobytes(), xmp=b"<xmp/>")
+    return image
+
+
+def test_metadata_is_kept(codec):
+    image = with_metadata()
+    info = codec.decode(codec.encode(image)).info
+    assert {name: info[name] for name in ("icc_profile", "exif", "xmp")} == image.info
+
+
+def test_metadata_is_stripped_on_request(codec):
+    data = codec.encode(with_metadata(), keep_metadata=False)
+    assert not read_metadata(unpack(data), data)
+    assert codec.decode(data).info == {}
+    assert data == codec.encode(picture(40, 50))
+
+
+# Refusals.
+
+
+def test_file_of_another_model_is_a_mismatch(codec, tmp_path):
+    model = make_model()
+    path = tmp_path / "other.safetensors"
+    weights.save(path, model.config, freeze(model), {"origin": "the same weights with another card"})
+    other = Codec(path)
+    with pytest.raises(ModelMismatchError, match=other.weights.model_id.hex()):
+        codec.decode(other.encode(picture(64, 64)))
+
+
+def test_model_id_begins_the_hash_of_the_weights(codec):
+    assert codec.weights.sha256.startswith(unpack(codec.encode(picture(8, 8))).model_id.hex())
+
+
+def test_wrong_symbols_checksum_is_corrupt(codec):
+    data = bytearray(codec.encode(picture(64, 64)))
+    data[TILE_ENTRY + 8] ^= 1
+    with pytest.raises(CorruptError, match="other integers"):
+        codec.decode(reseal(bytes(data)))
+
+
+def test_other_payload_under_right_checksums_is_corrupt(codec):
+    """The checksum of the integers sees what that of the bytes cannot."""
+    first, second = codec.encode(picture(64, 64)), codec.encode(picture(64, 64, 1))
+    payload = second[TILE_ENTRY + 16 :]
+    forged = bytearray(first[: TILE_ENTRY + 16] + payload)
+    struct.pack_into("<I", forged, TILE_ENTRY, len(payload))
+    with pytest.raises(CorruptError, match=r"other integers|left over"):
+        codec.decode(reseal(bytes(forged)))
+
+
+def test_hyper_latent_out_of_range_is_corrupt(codec):
+    """Beyond it the sums of the entropy model might not be exact."""
+    prior = codec._prior(2048, torch.float32)
+    for value in (Z_LIMIT, Z_LIMIT + 1, -Z_LIMIT - 1):
+        z = np.full((1, 1, codec.weights.config.Z), value, np.int32)
+        tile = prior.run(z, lambda _, __, rows: np.zeros_like(rows))
+        payload = encode_symbols(tile.stages, codec.weights.tables)
+        header = Header(64, 64, 2048, codec.weights.model_id)
+        data = pack(header, [(payload, integers_crc(z, tile.y_hat))])
+        if abs(value) <= Z_LIMIT:
+            assert codec.decode(data).size == (64, 64)
+        else:
+            with pytest.raises(CorruptError, match="out of range"):
+                codec.decode(data)
+
+
+def test_file_at_another_quality_is_corrupt(codec):
+    data = bytearray(codec.encode(picture(64, 64), 0.5))
+    data[6] ^= 64
+    with pytest.raises(CorruptError):
+        codec.decode(reseal(bytes(data)))
+
+
+def test_every_flipped_bit_is_a_codec_error(codec):
+    data = codec.encode(rgba(5, 5), 0.0)
+    for bit in range(8 * len(data)):
+        damaged = bytearray(data)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises((BitstreamError, ImageError)):
+            codec.decode(bytes(damaged))
+
+
+def test_more_pixels_than_the_limit_are_refused(codec):
+    data = codec.encode(picture(10, 10))
+    assert codec.decode(data, max_pixels=100).size == (10, 10)
+    with pytest.raises(ImageError, match="max_pixels"):
+        codec.decode(data, max_pixels=99)
+
+
+@pytest.mark.parametrize("quality", [-0.01, 1.01, float("nan"), float("inf")])
+def test_quality_out_of_range_is_the_callers_mistake(codec, quality):
+    with pytest.raises(ValueError, match="quality"):
+        codec.encode(picture(8, 8), quality)
+
+
+@pytest.mark.parametrize("quality", ["0.5", None, [0.5]])
+def test_quality_of_another_type_is_the_callers_mistake(codec, quality):
+    with pytest.raises(TypeError):
+        codec.encode(picture(8, 8), quality)
+
+
+@pytest.mark.parametrize("tile_px", [0, -64, 1, 65, 64 * 256])
+def test_tile_size_out_of_range_is_the_callers_mistake(codec, tile_px):
+    with pytest.raises(ValueError, match="tile_px"):
+        codec.encode(picture(8, 8), tile_px=tile_px)
+
+
+@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3))])
+def test_image_of_another_type_is_the_callers_mistake(codec, image):
+    with pytest.raises(TypeError):
+        codec.encode(image)
+
+
+# Weights.
+
+
+def test_weights_come_back_as_saved(model, weights_path):
+    loaded = weights.load(weights_path)
+    assert loaded.config == model.config
+    assert loaded.card == {"origin": "tests"}
+    assert loaded.model_id == bytes.fromhex(loaded.sha256)[:6]
+    frozen = freeze(model)
+    assert set(loaded.integers) == {name for name in frozen if not name.startswith("transforms.")}
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in loaded.integers.items())
+    for name, tensor in loaded.transforms.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, frozen[f"transforms.{name}"].float())
+
+
+def test_missing_weights(tmp_path):
+    with pytest.raises(WeightsError, match="cannot be read"):
+        Codec(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("kept", [0, 7, 8, 100, 0.5, -1])
+def test_truncated_weights(weights_path, tmp_path, kept):
+    data = weights_path.read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(data[: int(kept * len(data)) if isinstance(kept, float) else kept])
+    with pytest.raises(WeightsError, match="not a usable weights file"):
+        Codec(path)
+
+
+@pytest.mark.parametrize("dump", [torch.save, lambda model, path: path.write_bytes(pickle.dumps(model))])
+def test_pickled_weights_are_refused(model, tmp_path, dump):
+    path = tmp_path / "pickle.safetensors"
+    dump(model.state_dict(), path)
+    with pytest.raises(WeightsError, match="not a usable weights file"):
+        Codec(path)
+
+
+def test_anything_but_the_released_file_is_refused_in_its_place(weights_path, monkeypatch):
+    monkeypatch.setattr(weights, "DEFAULT_PATH", weights_path)
+    with pytest.raises(WeightsError, match="not the file that was released"):
+        weights.load()
+    monkeypatch.setattr(weights, "DEFAULT_SHA256", weights.load(weights_path).sha256)
+    assert weights.load().card == {"origin": "tests"}
+
+
+def first_cut(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[1:].contiguous()
+
+
+TAMPERED = {
+    "transform missing": ("transforms.g_a.head.weight", None),
+    "transform of another shape": ("transforms.g_a.head.weight", first_cut),
+    "layer missing": ("h_s.up1.weight", None),
+    "dense layer of another shape": ("h_s.up1.weight", first_cut),
+    "bias of another shape": ("passes.0.mix.bias", lambda t: t[:, 1:].contiguous()),
+    "too few knots": ("passes.0.mix.bias", lambda t: t[:1].contiguous()),
+    "depthwise layer of another shape": ("passes.1.spatial.weight", first_cut),
+    "head of another shape": ("passes.3.head.weight", first_cut),
+    "norm of another shape": ("norm", lambda t: t[:, 4:].contiguous()),
+    "z_index of another shape": ("z_index", lambda t: t[:, 1:].contiguous()),
+    "floating-point layer": ("h_s.up1.weight", torch.Tensor.float),
+    "frequencies missing": ("tables.frequencies", None),
+    "frequencies of another sum": ("tables.frequencies", lambda t: t + 1),
+    "radii of another length": ("tables.radii", first_cut),
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_tampered_weights(model, tmp_path, case):
+    name, change = TAMPERED[case]
+    tensors = freeze(model)
+    tensor = tensors.pop(name)
+    if change:
+        tensors[name] = change(tensor)
+    path = tmp_path / "tampered.safetensors"
+    weights.save(path, model.config, tensors, {})
+    with pytest.raises(WeightsError, match="not a usable weights file") as caught:
+        Codec(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_tables_with_too_few_rows_are_refused(model, tmp_path):
+    tensors = freeze(model)
+    radii = tensors["tables.radii"]
+    tensors["tables.radii"] = radii[:-1].contiguous()
+    tensors["tables.frequencies"] = tensors["tables.frequencies"][: -(2 * int(radii[-1]) + 2)].contiguous()
+    path = tmp_path / "rows.safetensors"
+    weights.save(path, model.config, tensors, {})
+    with pytest.raises(WeightsError, match="not a usable weights file"):
+        Codec(path)
+
+
+def test_row_of_z_beyond_the_tables_is_refused(model, tmp_path):
+    path = tmp_path / "index.safetensors"
+    weights.save(path, model.config, freeze(model) | {"z_index": torch.full((33, model.config.Z), 64)}, {})
+    with pytest.raises(WeightsError, match="not a usable weights file"):
+        Codec(path)
+
+
+def test_unknown_tensor_of_the_transforms_is_refused(model, tmp_path):
+    path = tmp_path / "more.safetensors"
+    weights.save(path, model.config, freeze(model) | {"transforms.more": torch.zeros(1)}, {})
+    with pytest.raises(WeightsError, match="more"):
+        Codec(path)
+
+
+NOTES = {
+    "no notes": None,
+    "another format": {"format": "yoto-codec weights 2"},
+    "no configuration": {"config": None},
+    "configuration that is no JSON": {"config": "{"},
+    "configuration that is no table": {"config": "[1]"},
+    "unknown setting": {"config": json.dumps({"depth": 3})},
+    "setting of another type": {"config": json.dumps({"N": "32"})},
+    "another size": {"config": json.dumps({"N": 64})},
+    "negative size": {"config": json.dumps({"N": -1})},
+    "card that is no JSON": {"card": "?"},
+}
+
+
+@pytest.mark.parametrize("case", NOTES)
+def test_weights_with_other_notes(model, tmp_path, case):
+    notes = {"format": weights.FORMAT, "config": json.dumps(dataclasses.asdict(model.config)), "card": "{}"}
+    changes = NOTES[case]
+    merged = {} if changes is None else {key: value for key, value in (notes | changes).items() if value is not None}
+    path = tmp_path / "notes.safetensors"
+    path.write_bytes(safetensors.torch.save(freeze(model), metadata=merged))
+    with pytest.raises(WeightsError, match="not a usable weights file"):
+        Codec(path)
+
+
+def test_a_flipped_bit_of_the_weights_changes_the_model_id(weights_path: Path, tmp_path):
+    data = bytearray(weights_path.read_bytes())
+    data[-1] ^= 1
+    path = tmp_path / "flipped.safetensors"
+    path.write_bytes(data)
+    assert weights.load(path).model_id != weights.load(weights_path).model_id

@@ -1,0 +1,133 @@
+"""What the package offers, and that its parts import each other in one direction only."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import codec
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "codec").glob("*.py"))
+# Module → the modules of the package that it may import.
+ALLOWED = {
+    "errors": set(),
+    "bitstream": {"errors"},
+    "entropy": {"errors"},
+    "image": {"errors", "bitstream"},
+    "layers": set(),
+    "model": {"layers"},
+    "fixed": {"bitstream", "entropy", "model"},
+    "weights": {"errors", "bitstream", "entropy", "model", "fixed"},
+    "api": {"errors", "bitstream", "entropy", "image", "model", "fixed", "weights"},
+    "__init__": {"errors", "bitstream", "api"},
+}
+ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+            names.add(ast.literal_eval(node.args[0]))
+    return names
+
+
+def packages(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imports(path)}
+
+
+def importers(package: str, *folders: str) -> set[str]:
+    return {path.stem for folder in folders for path in (ROOT / folder).glob("*.py") if package in packages(path)}
+
+
+def test_all_is_exact_and_sorted():
+    assert codec.__all__ == [
+        "BitstreamError",
+        "Codec",
+        "CodecError",
+        "CorruptError",
+        "Header",
+        "ImageError",
+        "Metadata",
+        "ModelMismatchError",
+        "NotYotoError",
+        "TruncatedError",
+        "UnsupportedVersionError",
+        "WeightsError",
+        "decode",
+        "encode",
+        "read_header",
+    ]
+    assert codec.__all__ == sorted(codec.__all__)
+
+
+@pytest.mark.parametrize("name", codec.__all__)
+def test_public_name_is_documented(name):
+    assert getattr(codec, name).__doc__
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        codec.missing  # noqa: B018
+
+
+def test_every_public_error_is_a_codec_error():
+    errors = [getattr(codec, name) for name in codec.__all__ if name.endswith("Error")]
+    assert all(issubclass(error, codec.CodecError) for error in errors)
+
+
+def test_every_module_has_its_place():
+    assert {path.stem for path in SOURCES} == set(ALLOWED)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_imports_follow_the_arrows(path):
+    used = {module for module in ALLOWED if f"codec.{module}" in imports(path)}
+    assert used <= ALLOWED[path.stem]
+
+
+@pytest.mark.parametrize("path", [*SOURCES, ROOT / "cli.py"], ids=lambda path: path.stem)
+def test_codec_knows_nothing_of_training_benchmarks_or_compressai(path):
+    assert not packages(path) & {"training", "benchmarks", "tests", "compressai", "cli"}
+
+
+def test_constriction_is_imported_in_one_file():
+    assert importers("constriction", "codec", "training", ".") == {"entropy"}
+
+
+def test_pillow_is_imported_where_pictures_come_and_go():
+    assert importers("PIL", "codec", ".") <= {"image", "api"}
+
+
+@pytest.mark.parametrize("name", ["errors", "bitstream", "__init__"])
+def test_headers_need_the_standard_library_alone(name):
+    assert packages(ROOT / "codec" / f"{name}.py") <= ARITHMETIC_FREE
+
+
+def test_trainer_runs_without_entropy_coder_and_compressai():
+    program = """
+import sys
+sys.modules |= dict.fromkeys(["constriction", "compressai"])
+import training.config, training.data, training.init, training.loss, training.train
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
