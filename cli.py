@@ -36,7 +36,9 @@ def one_line_errors(command: F) -> F:
         except OSError as error:
             name = f"{error.filename}: " if error.filename else ""
             raise click.ClickException(f"{name}{error.strerror or error}") from error
-        except MemoryError as error:
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "allocate" not in str(error):  # how torch says it
+                raise
             raise click.ClickException("not enough memory for this image") from error
 
     return wrapper  # type: ignore[return-value]

@@ -27,7 +27,7 @@ from codec.bitstream import (
     unpack,
 )
 from codec.entropy import SymbolDecoder, encode_symbols
-from codec.errors import CorruptError, ModelMismatchError
+from codec.errors import CodecError, CorruptError, ModelMismatchError
 from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype, quantiser, rounding_thresholds
 from codec.image import ImageLike, Planes, Uint8Array, to_pil, to_planes
 from codec.model import HYPER_STRIDE, LATENT_STRIDE
@@ -55,8 +55,11 @@ class Codec:
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, device: str = "cpu") -> None:
         self.weights = weights_file.load(weights)
-        self.device = torch.device(device)
-        self.transforms = self.weights.transforms.to(self.device)
+        try:
+            self.device = torch.device(device)
+            self.transforms = self.weights.transforms.to(self.device)
+        except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
+            raise CodecError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
         self._thresholds = rounding_thresholds(self.weights.tables)
         self._prior = lru_cache(maxsize=16)(self._build_prior)
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from codec.bitstream import SIDE_MAX, Metadata
 from codec.errors import ImageError
@@ -176,6 +176,9 @@ def save_image(image: Image.Image, suffix: str) -> bytes:
     if form not in Image.SAVE:
         raise ImageError(f"files with the suffix '{suffix}' cannot be written; use .png")
     blocks = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if name in image.info}
+    if form == "PNG" and "xmp" in blocks:  # Pillow reads XMP from PNG, but writes it only as a text chunk
+        blocks["pnginfo"] = PngImagePlugin.PngInfo()
+        blocks["pnginfo"].add_itxt("XML:com.adobe.xmp", blocks.pop("xmp").decode("utf-8", "replace"))
     buffer = io.BytesIO()
     try:
         image.save(buffer, form, **blocks)

@@ -17,7 +17,7 @@ from codec.bitstream import MODEL_ID_BYTES, QUALITY_MAX
 from codec.entropy import SymbolTables
 from codec.errors import WeightsError
 from codec.fixed import FixedPrior
-from codec.model import ModelConfig, Transforms
+from codec.model import SCALES_LEVELS, ModelConfig, Transforms
 
 FORMAT = "yoto-codec weights 1"
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
@@ -70,6 +70,9 @@ def load(path: str | os.PathLike[str] | None = None) -> Weights:
         config = ModelConfig(**json.loads(notes["config"]))
         transforms, integers = _build(config, tensors)
         tables = SymbolTables(integers["tables.radii"].numpy(), integers["tables.frequencies"].numpy())
+        z_index = integers["z_index"]
+        if len(tables.rows) != SCALES_LEVELS or not 0 <= z_index.min() <= z_index.max() < SCALES_LEVELS:
+            raise ValueError(f"the entropy model does not fit tables of {SCALES_LEVELS} rows")
         card = json.loads(notes.get("card", "{}"))
     except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
