@@ -7,7 +7,7 @@ import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -175,7 +175,7 @@ def save_image(image: Image.Image, suffix: str) -> bytes:
     form = extensions.get(suffix.lower())
     if form not in Image.SAVE:
         raise ImageError(f"files with the suffix '{suffix}' cannot be written; use .png")
-    blocks = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if name in image.info}
+    blocks: dict[str, Any] = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if name in image.info}
     if form == "PNG" and "xmp" in blocks:  # Pillow reads XMP from PNG, but writes it only as a text chunk
         blocks["pnginfo"] = PngImagePlugin.PngInfo()
         blocks["pnginfo"].add_itxt("XML:com.adobe.xmp", blocks.pop("xmp").decode("utf-8", "replace"))
