@@ -41,9 +41,10 @@ MEAN_BITS = 10  # means in units of the deviation
 MEAN_LIMIT = 8 << MEAN_BITS
 Z_LIMIT = 127
 RDO_LEVELS = 15
-# Bits that a unit of squared error, in quantiser steps, is worth to the encoder. In theory 6 / ln 2, the slope of the
-# rate of a fine uniform quantiser.
-RDO_BITS = 14.0
+# Bits that a unit of squared error, in quantiser steps, is worth to the encoder. A fine uniform quantiser's slope is
+# 6 / ln 2 = 8.7, but training has already made the network shrink what is not worth its bits; 25 measured best, see
+# training/EXPERIMENTS.md.
+RDO_BITS = 25.0
 NORM_BITS = 14  # of the tables `norm` and `reciprocal`, which turn deviations into steps and back
 RECIPROCAL_BITS = 12
 
