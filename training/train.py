@@ -132,6 +132,14 @@ class Trainer:
         averaged, current = list(self.ema.values()), list(self.model.state_dict().values())
         torch._foreach_lerp_(averaged, current, 1.0 - decay)
 
+    def advance_clock(self, seconds: float) -> None:
+        """Count training time; all processes go by the first one's clock, so that they agree on the schedule."""
+        self.seconds += seconds
+        if self.world > 1:
+            clock = torch.tensor(self.seconds, dtype=torch.float64, device=self.device)
+            dist.broadcast(clock, src=0)
+            self.seconds = clock.item()
+
     def state(self) -> dict[str, object]:
         return {
             "config": dataclasses.asdict(self.config),
@@ -232,24 +240,27 @@ def run(trainer: Trainer, out: Path, crops: Tensor) -> None:
     while trainer.progress < 1.0:
         value = trainer.train_step()
         now = time.monotonic()
-        trainer.seconds, mark = trainer.seconds + now - mark, now
+        trainer.advance_clock(now - mark)
+        mark = now
         if value is not None:
             losses.append(value.loss.detach())
         if log and trainer.step % LOG_EVERY == 0:
             report(trainer, log, losses)
             losses.clear()
         if log and now - saved > 60.0 * config.checkpoint_minutes:
-            save_atomically(trainer.state(), checkpoint)
-            scalars = trainer.validate(crops)
-            log.write(trainer.step, scalars)
-            click.echo(" ".join(f"{k}={v:.4f}" for k, v in scalars.items()), err=True)
+            save_and_validate(trainer, log, checkpoint, crops)
             mark = saved = time.monotonic()
     if log:
-        save_atomically(trainer.state(), checkpoint)
-        scalars = trainer.validate(crops)
-        log.write(trainer.step, scalars)
-        click.echo(" ".join(f"{k}={v:.4f}" for k, v in scalars.items()), err=True)
+        save_and_validate(trainer, log, checkpoint, crops)
         log.close()
+
+
+def save_and_validate(trainer: Trainer, log: ScalarLog, checkpoint: Path, crops: Tensor) -> None:
+    """Write the checkpoint, then measure the averaged weights; validation does not count as training time."""
+    save_atomically(trainer.state(), checkpoint)
+    scalars = trainer.validate(crops)
+    log.write(trainer.step, scalars)
+    click.echo(" ".join(f"{k}={v:.4f}" for k, v in scalars.items()), err=True)
 
 
 def report(trainer: Trainer, log: ScalarLog, losses: list[Tensor]) -> None:
