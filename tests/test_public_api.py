@@ -27,6 +27,7 @@ ALLOWED = {
     "damage": {"errors", "bitstream"},
     "tiles": {"bitstream", "image", "model"},
     "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "tiles", "weights"},
+    "selftest": {"errors", "bitstream", "entropy", "image", "fixed", "tiles", "api"},
     "__init__": {"errors", "bitstream", "api"},
 }
 ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
