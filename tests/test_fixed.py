@@ -18,7 +18,7 @@ from codec.bitstream import QUALITY_MAX
 from codec.entropy import LAST_SILENT_ROW
 from codec.fixed import FixedPrior, exact_dtype, quantiser, rounding_thresholds
 from codec.layers import ACTIVATION_MAX
-from codec.model import YotoModel
+from codec.model import YotoModel, of_pass, to_phases
 
 Arrays = dict[str, np.ndarray]
 Choose = Callable[[int, np.ndarray], np.ndarray]
@@ -352,25 +352,21 @@ def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality
     z = model.transforms.hyper_analyse(y, condition).round()
     cond, norm = model.transforms.condition_net(condition), model.transforms.normaliser(condition)
 
-    outputs: list[torch.Tensor] = []
+    outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
     hooks = [net.register_forward_hook(lambda *call: outputs.append(call[2])) for net in model.prior.passes]
     _, y_bits = model.prior(y, z, norm, cond, noise=False)
     float_bits = (y_bits + model.prior.z_bits(z, cond, noise=False)).item()
     for hook in hooks:
         hook.remove()
 
-    _, m, h, w = y.shape
     equal = []
 
     def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        now = model.prior.masks[k].repeat(1, h // 2, w // 2).bool().permute(1, 2, 0)
-
-        def coded(t: torch.Tensor) -> np.ndarray:
-            return by_phase(t[0].permute(1, 2, 0)[now].numpy(), h, w, m)
-
-        float_means = (outputs[k][:, :m].clamp(-ACTIVATION_MAX, ACTIVATION_MAX) * norm).expand_as(y)
-        symbols = np.rint(coded(y) - means / 16.0)
-        equal.append(symbols == coded((y - float_means).round()))
+        latents, scale = to_phases(y), of_pass(norm.flatten(1), k)[:, :, None]
+        wanted = torch.stack([of_pass(latents[p], k)[p] for p in range(4)])
+        float_symbols = (wanted - outputs[k][0].clamp(-ACTIVATION_MAX, ACTIVATION_MAX) * scale).round()
+        symbols = np.rint(wanted.numpy().reshape(means.shape) - means / 16.0)
+        equal.append(symbols == float_symbols.numpy().reshape(means.shape))
         return symbols.astype(np.int32)
 
     frozen = FixedPrior(codec.weights.integers, quality).run(z[0].permute(1, 2, 0).int().numpy(), coder)
