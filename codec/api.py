@@ -6,10 +6,12 @@ import os
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from codec import weights as weights_file
@@ -28,15 +30,15 @@ from codec.bitstream import (
 )
 from codec.entropy import SymbolDecoder, encode_symbols
 from codec.errors import CodecError, CorruptError, ModelMismatchError
-from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype, quantiser, rounding_thresholds
+from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype
 from codec.image import ImageLike, Planes, Uint8Array, to_pil, to_planes
-from codec.model import HYPER_STRIDE, LATENT_STRIDE
+from codec.model import HYPER_STRIDE, LATENT_STRIDE, MARGIN_PX
+from codec.quantise import RDO_BITS, RDO_BITS_REFINED, quantiser, refined, rounding_thresholds
 
 DEFAULT_QUALITY = 0.5
 TILE_PX = 1024
-# Context of the transforms around a tile: wider than their receptive fields, so that tiles leave no seam.
-MARGIN_PX = 64
-_BLOCK_REACH_PX = 8  # one 3×3 layer at 1/8 resolution
+DEFAULT_EFFORT = 1
+MAX_EFFORT = 8
 
 Latents = npt.NDArray[np.int16]
 
@@ -60,7 +62,7 @@ class Codec:
             self.transforms = self.weights.transforms.to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
             raise CodecError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
-        self._thresholds = rounding_thresholds(self.weights.tables)
+        self._thresholds = [rounding_thresholds(self.weights.tables, bits) for bits in (RDO_BITS, RDO_BITS_REFINED)]
         self._prior = lru_cache(maxsize=16)(self._build_prior)
 
     def _build_prior(self, quality: int, dtype: torch.dtype) -> FixedPrior:
@@ -71,6 +73,7 @@ class Codec:
         image: ImageLike,
         quality: float = DEFAULT_QUALITY,
         *,
+        effort: int = DEFAULT_EFFORT,
         keep_metadata: bool = True,
         tile_px: int = TILE_PX,
     ) -> bytes:
@@ -80,6 +83,8 @@ class Codec:
             image: a PIL image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a torch tensor (3, H, W), uint8 or
                 floating point in [0, 1].
             quality: 0 (fewest bits) to 1, continuous.
+            effort: 0 (fastest) to 8; how often the symbols are chosen anew after a look at the picture that they make.
+                Files shrink by 2 to 4 % for it, decoding does not change.
             keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
             tile_px: side of the independent tiles, a multiple of 64 px up to 16320.
 
@@ -90,12 +95,14 @@ class Codec:
         rate_point = integer_quality(quality)
         if tile_px % TILE_UNIT_PX or not 1 <= tile_px // TILE_UNIT_PX <= 255:
             raise ValueError(f"tile_px is {tile_px}; expected a multiple of {TILE_UNIT_PX} up to {255 * TILE_UNIT_PX}")
+        if not 0 <= effort <= MAX_EFFORT:
+            raise ValueError(f"effort is {effort}; it must lie in 0 … {MAX_EFFORT}")
         planes = to_planes(image)
         height, width, channels = planes.colour.shape
         header = Header(
             width, height, rate_point, self.weights.model_id, channels == 3, planes.alpha is not None, tile_px
         )
-        tiles = [self._encode_tile(planes.colour, box, rate_point) for box in tile_boxes(header)]
+        tiles = [self._encode_tile(planes.colour, box, rate_point, effort) for box in tile_boxes(header)]
         alpha = b"" if planes.alpha is None else pack_alpha(planes.alpha.tobytes())
         return pack(header, tiles, alpha, planes.metadata if keep_metadata else Metadata())
 
@@ -131,26 +138,45 @@ class Codec:
     def _condition(self, quality: int) -> torch.Tensor:
         return torch.full((1, 1), 2.0 * quality / QUALITY_MAX - 1.0, device=self.device)
 
-    def _encode_tile(self, colour: Uint8Array, box: Box, quality: int) -> tuple[bytes, int]:
+    def _encode_tile(self, colour: Uint8Array, box: Box, quality: int, effort: int) -> tuple[bytes, int]:
         """Symbol stream of a tile and the CRC-32 of its integers."""
-        prior = self._prior(quality, exact_dtype())
+        prior, condition = self._prior(quality, exact_dtype()), self._condition(quality)
+        outer = box.grown(MARGIN_PX, padded_size(colour.shape[0]), padded_size(colour.shape[1]))
+        inner = latent_window(box, outer)
+        thresholds = self._thresholds[min(effort, 1)]
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            y, z = self._analyse(colour, box, self._condition(quality))
-        tile = prior.run(z, quantiser(y, self._thresholds))
+            y = self._analyse(colour, outer, condition)
+            z = self._hyper_analyse(y[inner], condition)
+        tile = prior.run(z, quantiser(to_rows(y[inner]), thresholds))
+        for _ in range(effort):
+            y = self._refine(colour, outer, y, inner, tile.y_hat, condition)
+            tile = prior.run(z, quantiser(to_rows(y[inner]), thresholds))
         return encode_symbols(tile.stages, self.weights.tables), integers_crc(z, tile.y_hat)
 
-    def _analyse(
-        self, colour: Uint8Array, box: Box, condition: torch.Tensor
-    ) -> tuple[npt.NDArray[np.float32], IntArray]:
-        """Latents y, float32 (h, w, M), and z, rounded, of a tile."""
-        outer = box.grown(MARGIN_PX, padded_size(colour.shape[0]), padded_size(colour.shape[1]))
-        y = self.transforms.analyse(read_region(colour, outer).to(self.device), condition)
-        top, left = (box.top - outer.top) // LATENT_STRIDE, (box.left - outer.left) // LATENT_STRIDE
-        h, w = box.height // LATENT_STRIDE, box.width // LATENT_STRIDE
-        y = y[:, :, top : top + h, left : left + w].contiguous(memory_format=torch.channels_last)
-        z = self.transforms.hyper_analyse(y, condition)
-        z = torch.nan_to_num(z).round().clamp(-Z_LIMIT, Z_LIMIT).int()
-        return y[0].permute(1, 2, 0).cpu().numpy(), z[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    def _analyse(self, colour: Uint8Array, box: Box, condition: torch.Tensor) -> torch.Tensor:
+        """Latents y of a rectangle, (1, M, h, w)."""
+        return self.transforms.analyse(read_region(colour, box).to(self.device), condition)
+
+    def _hyper_analyse(self, y: torch.Tensor, condition: torch.Tensor) -> IntArray:
+        """Hyper-latents z, rounded, int32 (h/4, w/4, Z)."""
+        z = self.transforms.hyper_analyse(y.contiguous(memory_format=torch.channels_last), condition)
+        return to_rows(torch.nan_to_num(z).round().clamp(-Z_LIMIT, Z_LIMIT).int())
+
+    def _refine(
+        self,
+        colour: Uint8Array,
+        outer: Box,
+        y: torch.Tensor,
+        inner: tuple[slice, ...],
+        symbols: IntArray,
+        condition: torch.Tensor,
+    ) -> torch.Tensor:
+        """See `refined`; around the tile, where its neighbours' symbols are not known, y itself stands for them."""
+        y_hat = y.clone()
+        y_hat[inner] = torch.from_numpy(symbols).to(y).mul_(2.0**-LATENT_BITS).permute(2, 0, 1)
+        x = read_inside(colour, outer).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return refined(self.transforms, x, y, y_hat, condition)
 
     def _decode_latents(self, header: Header, data: bytes, number: int, box: Box) -> Latents:
         """y_hat of a tile, int16 (h, w, M), checked against its CRC."""
@@ -240,14 +266,30 @@ def tile_boxes(header: Header) -> Iterator[Box]:
             yield Box(top, left, min(header.tile_px, height - top), min(header.tile_px, width - left))
 
 
+def latent_window(box: Box, outer: Box) -> tuple[slice, ...]:
+    """What indexes the latents of `box` in those (1, M, h, w) of `outer`."""
+    top, left = (box.top - outer.top) // LATENT_STRIDE, (box.left - outer.left) // LATENT_STRIDE
+    rows, columns = box.height // LATENT_STRIDE, box.width // LATENT_STRIDE
+    return slice(None), slice(None), slice(top, top + rows), slice(left, left + columns)
+
+
+def to_rows(latents: torch.Tensor) -> npt.NDArray[Any]:
+    """(1, C, h, w) → an array (h, w, C)."""
+    rows: npt.NDArray[Any] = latents[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    return rows
+
+
+def read_inside(colour: Uint8Array, box: Box) -> torch.Tensor:
+    """What of a rectangle lies in the image, as float32 (1, 3 or 1, H, W) in [0, 1]."""
+    inside = colour[box.top : box.top + box.height, box.left : box.left + box.width]
+    return torch.from_numpy(inside.copy()).permute(2, 0, 1)[None].float().div_(255.0)
+
+
 def read_region(colour: Uint8Array, box: Box) -> torch.Tensor:
     """A rectangle of the padded image as float32 (1, 3, H, W) in [0, 1]; padding repeats the edge."""
-    height, width, channels = colour.shape
-    inside = colour[box.top : min(box.top + box.height, height), box.left : min(box.left + box.width, width)]
-    missing = (box.height - inside.shape[0], box.width - inside.shape[1])
-    padded = np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-    x = torch.from_numpy(padded).permute(2, 0, 1)[None].float().div_(255.0)
-    return x.expand(-1, 3, -1, -1) if channels == 1 else x
+    x = read_inside(colour, box)
+    missing = (0, box.width - x.shape[3], 0, box.height - x.shape[2])
+    return F.pad(x, missing, mode="replicate").expand(-1, 3, -1, -1)
 
 
 def copy_overlap(part: Latents, source: Box, target: npt.NDArray[np.float32], outer: Box) -> None:

@@ -30,6 +30,8 @@ from codec.layers import (
 
 LATENT_STRIDE = 16  # pixels per latent y
 HYPER_STRIDE = 64  # pixels per hyper-latent z
+# Context of the transforms around a tile, so that tiles leave no seam; weights that reach further are refused.
+MARGIN_PX = 96
 PASSES = 4
 
 SCALES_MIN = 0.11  # CompressAI and TensorFlow Compression: below it the zero bin holds all the mass
@@ -73,6 +75,12 @@ class ModelConfig:
     num_coefficients: int = 1
     latent_blocks: int = 0
 
+    @property
+    def reach_px(self) -> int:
+        """How far a pixel or latent acts, px: 3×3 layers at either resolution, and the lapped transform's half span."""
+        blocks = max(self.analysis_blocks, self.synthesis_blocks)
+        return Lapped.SPAN // 2 + 8 * blocks + LATENT_STRIDE * self.latent_blocks
+
 
 class ModelOutput(NamedTuple):
     """Reconstruction (B, 3, H, W) and bits per sample (B,) of the two latents."""
@@ -88,14 +96,18 @@ def quality_to_lmbda(quality: Tensor | float) -> Tensor:
     return LMBDA_MIN * torch.exp(quality * math.log(LMBDA_MAX / LMBDA_MIN))
 
 
+def condition_lmbda(condition: Tensor) -> Tensor:
+    """λ of conditions (B, K), whose first entry is 2·quality - 1, as (B, 1)."""
+    return quality_to_lmbda((condition[:, :1] + 1.0) / 2.0)
+
+
 def latent_gain(condition: Tensor) -> Tensor:
     """Inverse of the uniform step that is optimal at high rate, (B, K) → (B, 1, 1, 1).
 
     D = Δ²/12 and dR/dD = -3/(2·ln 2·D) for three channels give Δ = sqrt(12·D), D = 3/(2·ln 2·λ·255²) in the
-    sum over a pixel's channels; λ is the condition's first entry.
+    sum over a pixel's channels.
     """
-    lmbda = quality_to_lmbda((condition[:, :1] + 1.0) / 2.0)
-    distortion = 3.0 / (2.0 * math.log(2.0) * lmbda * 255.0**2)
+    distortion = 3.0 / (2.0 * math.log(2.0) * condition_lmbda(condition) * 255.0**2)
     return torch.rsqrt(12.0 * distortion)[:, :, None, None]
 
 
@@ -117,7 +129,7 @@ def of_pass(x: Tensor, k: int, blocks: int = 1) -> Tensor:
 
     Pass k codes channel group (k + phase) mod 4.
     """
-    groups = x.unflatten(-1, (blocks, PASSES, -1))
+    groups = x.reshape(*x.shape[:-1], blocks, PASSES, -1)
     return torch.stack([groups[..., (k + phase) % PASSES, :].flatten(-2) for phase in range(4)])
 
 
@@ -283,7 +295,7 @@ class ContextPass(nn.Module):
         head, k = self.head, self.number
         out = h.flatten(1, 2) @ of_pass(head.weight.T, k, 2) + of_pass(head.bias, k, 2)[:, None]
         factor, offset = (of_pass(c, k, 2)[:, :, None] for c in head.film.coefficients(cond))
-        mean, index = (out.float().unflatten(1, h.shape[1:3]) * factor + offset).chunk(2, dim=-1)
+        mean, index = (out.float().reshape(*h.shape[:3], -1) * factor + offset).chunk(2, dim=-1)
         return mean, index
 
 
@@ -311,7 +323,7 @@ class Prior(nn.Module):
         """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,)."""
         hyper = self.h_s(z_hat, cond)
         height, width = y.shape[2:]
-        latents = to_phases(y).unflatten(-1, (PASSES, -1))  # (4, B, h·w/4, PASSES, M/4)
+        latents = to_phases(y).reshape(4, len(y), -1, PASSES, y.shape[1] // PASSES)  # (4, B, h·w/4, PASSES, M/4)
         norm = norm.flatten(1)
         factor, offset = (c[:, :, None, None] for c in self.embed.film.coefficients(cond))
         embedded = (self.embed.bias[:, None, None] * factor + offset).expand_as(hyper)
@@ -327,7 +339,7 @@ class Prior(nn.Module):
             decoded.append(round_ste(residual) + mean)
             if k + 1 < PASSES:
                 features = context_features(decoded[k], scale, -1).flatten(1, 2)
-                seen = (features @ of_pass(self.embed.weight, k, 2).mT).unflatten(1, residual.shape[1:3])
+                seen = (features @ of_pass(self.embed.weight, k, 2).mT).reshape(*residual.shape[:3], -1)
                 embedded = embedded + from_phases(seen, height, width) * factor
         # Group g of a phase was coded in pass (g - phase) mod 4.
         phases = [torch.cat([decoded[(g - p) % PASSES][p] for g in range(PASSES)], dim=-1) for p in range(4)]

@@ -16,9 +16,10 @@ from codec import fixed
 from codec.api import Codec
 from codec.bitstream import QUALITY_MAX
 from codec.entropy import LAST_SILENT_ROW
-from codec.fixed import FixedPrior, exact_dtype, quantiser, rounding_thresholds
+from codec.fixed import FixedPrior, exact_dtype
 from codec.layers import ACTIVATION_MAX
 from codec.model import YotoModel, of_pass, to_phases
+from codec.quantise import RDO_BITS, quantiser, rounding_thresholds
 
 Arrays = dict[str, np.ndarray]
 Choose = Callable[[int, np.ndarray], np.ndarray]
@@ -379,7 +380,7 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
     rng = np.random.default_rng(0)
     y = (rng.normal(size=(8, 6, 32)) * 20.0).astype(np.float32)
     means, rows = rng.integers(-99, 99, (4, 4, 3, 8)), rng.integers(0, 64, (4, 4, 3, 8))
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables))(0, means, rows)
+    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
     now = np.arange(32) // 8 == (2 * (np.arange(8)[:, None] % 2) + np.arange(6) % 2)[..., None]
     rounded = np.rint(by_phase(y[now], 8, 6, 32) - means / 16.0)
     coded = rows > LAST_SILENT_ROW
@@ -393,6 +394,6 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
 def test_quantiser_survives_any_float(codec: Codec, value: float):
     y = np.full((2, 2, 32), value, np.float32)
     means, rows = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables))(0, means, rows)
+    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
     assert symbols.dtype == np.int32
     assert np.abs(symbols).max() < fixed.LATENT_LIMIT >> fixed.LATENT_BITS
