@@ -17,13 +17,14 @@ from conftest import make_model, picture, reseal
 from PIL import Image
 
 from codec import weights
-from codec.api import Codec, integer_quality, integers_crc, latent_window, tile_boxes
+from codec.api import Codec, integer_quality, integers_crc
 from codec.bitstream import Header, pack, read_metadata, unpack
 from codec.entropy import encode_symbols
 from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatchError, WeightsError
 from codec.fixed import LATENT_BITS, Z_LIMIT
 from codec.image import psnr_db
-from codec.model import MARGIN_PX, quality_to_lmbda
+from codec.model import LATENT_STRIDE, quality_to_lmbda
+from codec.tiles import tile_boxes, with_margin
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width
@@ -108,9 +109,10 @@ def test_analysis_of_a_tile_does_not_see_its_borders(codec):
         (whole_box,) = tile_boxes(Header(330, 300, 0, b"", tile_px=1024))
         whole = codec._analyse(image, whole_box, condition)
         for box in tile_boxes(Header(330, 300, 0, b"", tile_px=64)):
-            outer = box.grown(MARGIN_PX, whole_box.height, whole_box.width)
-            part = codec._analyse(image, outer, condition)[latent_window(box, outer)]
-            torch.testing.assert_close(part, whole[latent_window(box, whole_box)], atol=1e-3, rtol=0.0)
+            outer = with_margin(box, 300, 330)
+            part = codec._analyse(image, outer, condition)[..., *box.slices(outer, LATENT_STRIDE)]
+            expected = whole[..., *box.slices(whole_box, LATENT_STRIDE)]
+            torch.testing.assert_close(part, expected, atol=1e-3, rtol=0.0)
 
 
 @pytest.mark.parametrize("quality", [0.1, 0.5, 0.9])
@@ -142,15 +144,15 @@ def test_synthesis_leaves_no_seam_between_tiles(codec, tile_px):
     latents = np.rint(rng.normal(size=(20, 24, codec.weights.config.M)) * 3).astype(np.int16) << LATENT_BITS
     one, many = (Header(380, 310, 2000, b"", tile_px=px) for px in (1024, tile_px))
     (whole_box,) = tile_boxes(one)
-    whole = codec._synthesise(one, [whole_box], {0: latents}, whole_box)
+    whole = codec._synthesise(one, {0: latents}, 0, whole_box)
     assert whole.std() > 20
     boxes = list(tile_boxes(many))
     parts = {
         i: latents[b.top // 16 : (b.top + b.height) // 16, b.left // 16 : (b.left + b.width) // 16]
         for i, b in enumerate(boxes)
     }
-    for box in boxes:
-        pixels = codec._synthesise(many, boxes, parts, box).astype(int)
+    for number, box in enumerate(boxes):
+        pixels = codec._synthesise(many, parts, number, box).astype(int)
         expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
         assert np.abs(pixels - expected).max() <= 1
         assert np.mean(pixels != expected) < 0.001
