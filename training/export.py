@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from codec import fixed, weights
+from codec.api import Codec
+from codec.bitstream import unpack
 from codec.entropy import FREQUENCY_BITS, encode_symbols
+from codec.image import open_image, psnr_db
 from codec.layers import Depthwise, FiLMPointwise
 from codec.model import (
     SCALES_LEVELS,
@@ -254,11 +257,32 @@ def freezing_loss(model: YotoModel, frozen: weights.Weights, images: Tensor) -> 
     return spent / asked - 1.0
 
 
+def rate_and_quality(frozen: Path, folder: Path) -> list[dict[str, float]]:
+    """Mean bpp and PSNR over the pictures of a folder, from real files, at five qualities."""
+    coder, points = Codec(frozen), []
+    pictures = [open_image(path).convert("RGB") for path in find_images(folder)]
+    for quality in (0.0, 0.25, 0.5, 0.75, 1.0):
+        files = [coder.encode(picture, quality) for picture in pictures]
+        bpp = np.mean([unpack(data).bpp for data in files])
+        quality_db = np.mean(
+            [
+                psnr_db(np.asarray(picture), np.asarray(coder.decode(data)))
+                for picture, data in zip(pictures, files, strict=True)
+            ]
+        )
+        points.append({"quality": quality, "bpp": round(float(bpp), 4), "psnr_db": round(float(quality_db), 3)})
+    return points
+
+
 @click.command()
 @click.option("--run", "run_path", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--images", type=click.Path(path_type=Path), required=True, help="Images to measure the loss on.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Weights file to write.")
-def main(run_path: Path, images: Path, output: Path) -> None:
+@click.option("--data", "data_note", default="", help="What it was trained on, for the model card.")
+@click.option(
+    "--kodak", type=click.Path(exists=True, path_type=Path), help="Kodak images, for the model card's figures."
+)
+def main(run_path: Path, images: Path, output: Path, data_note: str, kodak: Path | None) -> None:
     """Freeze the averaged weights of a run to a weights file."""
     checkpoint = torch.load(run_path / "checkpoint.pt", map_location="cpu", weights_only=True)
     config = checkpoint["config"] | {"model": ModelConfig(**checkpoint["config"]["model"])}
@@ -266,13 +290,17 @@ def main(run_path: Path, images: Path, output: Path) -> None:
     model.load_state_dict(checkpoint["ema"])
     model.eval()
     card: dict[str, object] = {
+        "data": data_note,
         "training": checkpoint["config"],
         "steps": checkpoint["step"],
         "hours": round(checkpoint["seconds"] / 3600, 2),
         "torch": torch.__version__,
         "python": sys.version.split()[0],
     }
-    sha256 = weights.save(output, config["model"], freeze(model), card)
+    tensors = freeze(model)
+    sha256 = weights.save(output, config["model"], tensors, card)
+    if kodak:  # the figures do not depend on the card, so that the file can be written again with them
+        sha256 = weights.save(output, config["model"], tensors, card | {"kodak": rate_and_quality(output, kodak)})
     loss = freezing_loss(model, weights.load(output), validation_crops(find_images(images)[:16], 256))
     click.echo(f"{output}: {output.stat().st_size} bytes, SHA-256 {sha256}")
     click.echo(f"streams exceed the float model's rate by {100 * loss:.3f} %")
