@@ -182,13 +182,12 @@ class Freezer:
     def embedding(self) -> None:
         """The embedding of the context, and the static biases of the passes, which add to the same accumulator."""
         prior, m = self.model.prior, self.config.M
-        steps = torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
         limits = torch.cat([constant(m, fixed.FEATURE_LIMIT), constant(m, fixed.MAGNITUDE_LIMIT)])
         biases = torch.stack([net.context_bias for net in prior.passes]).double()
         # Freeze with the largest pass bias inside, so that the scale leaves room for it; then take it out again.
         largest = biases.abs().amax(0)
         out_bits = constant(self.config.D, fixed.ACTIVATION_BITS)
-        frozen = freeze_pointwise(prior.embed, self.cond, steps, limits, out_bits, largest)
+        frozen = freeze_pointwise(prior.embed, self.cond, context_steps(m), limits, out_bits, largest)
         unit = torch.exp2((frozen["shift"] + fixed.ACTIVATION_BITS).double())
         frozen["bias"] -= torch.round(largest * unit).to(torch.int32)
         self.put("embed", frozen)
@@ -197,10 +196,7 @@ class Freezer:
         assert_exact(self.tensors, "embed", limits, reserve=torch.round(largest * unit))
 
     def context_passes(self) -> None:
-        m = self.config.M
-        index_shift = torch.log(self.norm / SCALES_MIN) / SCALES_STEP
-        extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
-        out_bits = torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)])
+        out_bits, extra = head_units(self.norm)
         for k, net in enumerate(self.model.prior.passes):
             name = f"passes.{k}"
             self.put(f"{name}.spatial", freeze_depthwise(net.spatial))
@@ -219,6 +215,19 @@ class Freezer:
 def constant(n: int, value: float) -> Tensor:
     """n float64 of one value."""
     return torch.full((n,), value, dtype=torch.float64)
+
+
+def context_steps(m: int) -> Tensor:
+    """Real value of one unit of each context feature, (2M,)."""
+    return torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
+
+
+def head_units(norm: Tensor) -> tuple[Tensor, Tensor]:
+    """`out_bits` (2M,) and `extra` (KNOTS, 2M) of a pass's head: the index counts from the deviation `norm`."""
+    m = norm.shape[1]
+    index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
+    extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
+    return torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)]), extra
 
 
 @torch.no_grad()
