@@ -6,7 +6,8 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import lru_cache, partial
-from typing import NamedTuple
+from types import EllipsisType
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,15 +32,17 @@ from codec.bitstream import (
 from codec.damage import Damage, unless_damaged
 from codec.entropy import SymbolDecoder, encode_symbols
 from codec.errors import CodecError, CorruptError, ModelMismatchError
-from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype, quantiser, rounding_thresholds
+from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype
 from codec.image import ImageLike, Planes, Uint8Array, to_pil, to_planes
 from codec.model import HYPER_STRIDE, LATENT_STRIDE
+from codec.quantise import RDO_BITS, RDO_BITS_REFINED, quantiser, refined, rounding_thresholds
 from codec.tiles import (
     Box,
     Latents,
     copy_overlap,
     extended,
     on_latents,
+    read_inside,
     read_region,
     region_box,
     tile_box,
@@ -51,6 +54,8 @@ from codec.tiles import (
 
 DEFAULT_QUALITY = 0.5
 TILE_PX = 1024
+DEFAULT_EFFORT = 1
+MAX_EFFORT = 8
 GREY_LEVEL = 128  # of tiles that are damaged
 OPAQUE_LEVEL = 255
 
@@ -81,7 +86,7 @@ class Codec:
             self.transforms = self.weights.transforms.to(self.device)
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
             raise CodecError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
-        self._thresholds = rounding_thresholds(self.weights.tables)
+        self._thresholds = [rounding_thresholds(self.weights.tables, bits) for bits in (RDO_BITS, RDO_BITS_REFINED)]
         self._prior = lru_cache(maxsize=16)(self._build_prior)
 
     def _build_prior(self, quality: int, dtype: torch.dtype) -> FixedPrior:
@@ -92,6 +97,7 @@ class Codec:
         image: ImageLike,
         quality: float = DEFAULT_QUALITY,
         *,
+        effort: int = DEFAULT_EFFORT,
         keep_metadata: bool = True,
         tile_px: int = TILE_PX,
     ) -> bytes:
@@ -101,6 +107,8 @@ class Codec:
             image: a PIL image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a torch tensor (3, H, W), uint8 or
                 floating point in [0, 1].
             quality: 0 (fewest bits) to 1, continuous.
+            effort: 0 (fastest) to 8; how often the symbols are chosen anew after a look at the picture that they make.
+                Files shrink by 2 to 4 % for it, decoding does not change.
             keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
             tile_px: side of the independent tiles, a multiple of 64 px up to 16320.
 
@@ -111,12 +119,14 @@ class Codec:
         rate_point = integer_quality(quality)
         if tile_px % TILE_UNIT_PX or not 1 <= tile_px // TILE_UNIT_PX <= 255:
             raise ValueError(f"tile_px is {tile_px}; expected a multiple of {TILE_UNIT_PX} up to {255 * TILE_UNIT_PX}")
+        if not 0 <= effort <= MAX_EFFORT:
+            raise ValueError(f"effort is {effort}; it must lie in 0 … {MAX_EFFORT}")
         planes = to_planes(image)
         height, width, channels = planes.colour.shape
         header = Header(
             width, height, rate_point, self.weights.model_id, channels == 3, planes.alpha is not None, tile_px
         )
-        tiles = [self._encode_tile(planes.colour, box, rate_point) for box in tile_boxes(header)]
+        tiles = [self._encode_tile(planes.colour, box, rate_point, effort) for box in tile_boxes(header)]
         alpha = b"" if planes.alpha is None else pack_alpha(planes.alpha.tobytes())
         return pack(header, tiles, alpha, planes.metadata if keep_metadata else Metadata())
 
@@ -178,26 +188,45 @@ class Codec:
     def _condition(self, quality: int) -> torch.Tensor:
         return torch.full((1, 1), 2.0 * quality / QUALITY_MAX - 1.0, device=self.device)
 
-    def _encode_tile(self, colour: Uint8Array, box: Box, quality: int) -> tuple[bytes, int]:
+    def _encode_tile(self, colour: Uint8Array, box: Box, quality: int, effort: int) -> tuple[bytes, int]:
         """Symbol stream of a tile and the CRC-32 of its integers."""
-        prior = self._prior(quality, exact_dtype())
+        prior, condition = self._prior(quality, exact_dtype()), self._condition(quality)
+        outer = with_margin(box, *colour.shape[:2])
+        inner = (..., *box.slices(outer, LATENT_STRIDE))
+        thresholds = self._thresholds[min(effort, 1)]
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
-            y, z = self._analyse(colour, box, self._condition(quality))
-        tile = prior.run(z, quantiser(y, self._thresholds))
+            y = self._analyse(colour, outer, condition)
+            z = self._hyper_analyse(y[inner], condition)
+        tile = prior.run(z, quantiser(to_rows(y[inner]), thresholds))
+        for _ in range(effort):
+            y = self._refine(colour, outer, y, inner, tile.y_hat, condition)
+            tile = prior.run(z, quantiser(to_rows(y[inner]), thresholds))
         return encode_symbols(tile.stages, self.weights.tables), integers_crc(z, tile.y_hat)
 
-    def _analyse(
-        self, colour: Uint8Array, box: Box, condition: torch.Tensor
-    ) -> tuple[npt.NDArray[np.float32], IntArray]:
-        """Latents y, float32 (h, w, M), and z, rounded, of a tile."""
-        outer = with_margin(box, *colour.shape[:2])
-        y = self.transforms.analyse(read_region(colour, outer).to(self.device), condition)
-        top, left = (box.top - outer.top) // LATENT_STRIDE, (box.left - outer.left) // LATENT_STRIDE
-        h, w = box.height // LATENT_STRIDE, box.width // LATENT_STRIDE
-        y = y[:, :, top : top + h, left : left + w].contiguous(memory_format=torch.channels_last)
-        z = self.transforms.hyper_analyse(y, condition)
-        z = torch.nan_to_num(z).round().clamp(-Z_LIMIT, Z_LIMIT).int()
-        return y[0].permute(1, 2, 0).cpu().numpy(), z[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    def _analyse(self, colour: Uint8Array, box: Box, condition: torch.Tensor) -> torch.Tensor:
+        """Latents y of a rectangle, (1, M, h, w)."""
+        return self.transforms.analyse(read_region(colour, box).to(self.device), condition)
+
+    def _hyper_analyse(self, y: torch.Tensor, condition: torch.Tensor) -> IntArray:
+        """Hyper-latents z, rounded, int32 (h/4, w/4, Z)."""
+        z = self.transforms.hyper_analyse(y.contiguous(memory_format=torch.channels_last), condition)
+        return to_rows(torch.nan_to_num(z).round().clamp(-Z_LIMIT, Z_LIMIT).int())
+
+    def _refine(
+        self,
+        colour: Uint8Array,
+        outer: Box,
+        y: torch.Tensor,
+        inner: tuple[EllipsisType, slice, slice],
+        symbols: IntArray,
+        condition: torch.Tensor,
+    ) -> torch.Tensor:
+        """See `refined`; around the tile, where its neighbours' symbols are not known, y itself stands for them."""
+        y_hat = y.clone()
+        y_hat[inner] = torch.from_numpy(symbols).to(y).mul_(2.0**-LATENT_BITS).permute(2, 0, 1)
+        x = read_inside(colour, outer).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return refined(self.transforms, x, y, y_hat, condition)
 
     def _decode_latents(self, header: Header, data: bytes, number: int) -> Latents:
         """y_hat of a tile, int16 (h, w, M), checked against its CRC."""
@@ -275,6 +304,12 @@ def integer_quality(quality: float) -> int:
     if not 0.0 <= quality <= 1.0:
         raise ValueError(f"quality is {quality}; it must lie between 0 and 1")
     return round(quality * QUALITY_MAX)
+
+
+def to_rows(latents: torch.Tensor) -> npt.NDArray[Any]:
+    """(1, C, h, w) → an array (h, w, C)."""
+    rows: npt.NDArray[Any] = latents[0].permute(1, 2, 0).contiguous().cpu().numpy()
+    return rows
 
 
 def integers_crc(z: IntArray, y_hat: IntArray) -> int:

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from codec.bitstream import Header, Region
 from codec.image import Uint8Array
-from codec.model import HYPER_STRIDE, LATENT_STRIDE
-
-# Context of the transforms around a tile: wider than their receptive fields, so that tiles leave no seam.
-MARGIN_PX = 64
+from codec.model import HYPER_STRIDE, LATENT_STRIDE, MARGIN_PX
 
 Latents = npt.NDArray[np.int16]
 
@@ -103,14 +101,17 @@ def tile_region(header: Header, number: int) -> Region:
     return left, top, width, height
 
 
+def read_inside(colour: Uint8Array, box: Box) -> torch.Tensor:
+    """What of a rectangle lies in the image, as float32 (1, 3 or 1, H, W) in [0, 1]."""
+    inside = colour[box.top : box.bottom, box.left : box.right]
+    return torch.from_numpy(inside.copy()).permute(2, 0, 1)[None].float().div_(255.0)
+
+
 def read_region(colour: Uint8Array, box: Box) -> torch.Tensor:
     """A rectangle of the padded image as float32 (1, 3, H, W) in [0, 1]; padding repeats the edge."""
-    height, width, channels = colour.shape
-    inside = colour[box.top : min(box.bottom, height), box.left : min(box.right, width)]
-    missing = (box.height - inside.shape[0], box.width - inside.shape[1])
-    padded = np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-    x = torch.from_numpy(padded).permute(2, 0, 1)[None].float().div_(255.0)
-    return x.expand(-1, 3, -1, -1) if channels == 1 else x
+    x = read_inside(colour, box)
+    missing = (0, box.width - x.shape[3], 0, box.height - x.shape[2])
+    return F.pad(x, missing, mode="replicate").expand(-1, 3, -1, -1)
 
 
 def copy_overlap(
