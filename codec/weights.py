@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from codec.bitstream import MODEL_ID_BYTES, QUALITY_MAX
+from codec.bounds import check_exact
 from codec.entropy import SymbolTables
 from codec.errors import WeightsError
 from codec.fixed import FixedPrior
@@ -23,6 +24,16 @@ FORMAT = "yoto-codec weights 1"
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
 # The file that this release ships; anything else in its place is refused.
 DEFAULT_SHA256 = "c1c17610be31aff6e65be9cfe0e4277f57d346299d52a0c8789b03f493608cdb"
+# What reading a file that is not a weights file, or a damaged one, may raise.
+UNUSABLE = (
+    safetensors.SafetensorError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +84,10 @@ def load(path: str | os.PathLike[str] | None = None) -> Weights:
         z_index = integers["z_index"]
         if len(tables.rows) != SCALES_LEVELS or not 0 <= z_index.min() <= z_index.max() < SCALES_LEVELS:
             raise ValueError(f"the entropy model does not fit tables of {SCALES_LEVELS} rows")
+        if path is not None:  # what is shipped is known by its hash
+            check_exact(integers, config)
         card = json.loads(notes.get("card", "{}"))
-    except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RuntimeError, AttributeError) as error:
+    except UNUSABLE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(f"{chosen} is not a usable weights file: {reason}") from error
     model_id = digest.digest()[:MODEL_ID_BYTES]
