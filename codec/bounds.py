@@ -1,4 +1,4 @@
-"""Weights from a stranger: is the frozen entropy model one whose arithmetic is exact?
+"""Weights from a stranger: do the frozen tensors form an entropy model whose arithmetic is exact?
 
 The weights that a release ships are known by their SHA-256, and `training/export.py` makes no others. A file that was
 altered may hold numbers for which sums leave the 24 bits of float32, and then files would decode differently on
@@ -14,39 +14,78 @@ from torch import Tensor
 
 from codec import fixed
 from codec.bitstream import QUALITY_MAX
-from codec.model import PASSES, ModelConfig
+from codec.model import PASSES, SCALES_LEVELS, ModelConfig
 
 ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
 SHIFT_LIMIT = 60  # far beyond any use, and no power of two up to it leaves float32
+DEPTHWISE = ("h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(PASSES)))
+
+
+def dense_layers(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """Outputs and inputs of the dense layers."""
+    m, d, z = config.M, config.D, config.Z
+    layers = {"h_s.up1": (4 * d, z), "h_s.up2": (4 * d, d), "h_s.out": (d, d), "embed": (d, 2 * m)}
+    for k in range(PASSES):
+        layers |= {f"passes.{k}.mix": (d, 2 * d), f"passes.{k}.hidden": (d, d), f"passes.{k}.head": (2 * m, d)}
+    return layers
+
+
+def frozen_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Shape of every tensor of the frozen entropy model, but for `tables.frequencies`, which the radii give."""
+    d, knots = config.D, fixed.KNOTS
+    shapes: dict[str, tuple[int, ...]] = {"z_index": (knots, config.Z), "tables.radii": (SCALES_LEVELS,)}
+    shapes |= dict.fromkeys(("norm", "reciprocal"), (knots, config.M))
+    shapes |= {f"passes.{k}.context_bias": (d,) for k in range(PASSES)}
+    for name, (outputs, inputs) in dense_layers(config).items():
+        shapes[f"{name}.weight"] = (outputs, inputs)
+        shapes |= dict.fromkeys((f"{name}.factor", f"{name}.bias"), (knots, outputs))
+        shapes |= dict.fromkeys((f"{name}.fold", f"{name}.shift"), (outputs,))
+    for name in DEPTHWISE:
+        shapes |= {f"{name}.weight": (9, d), f"{name}.bias": (d,), f"{name}.shift": (d,)}
+    return shapes
+
+
+def check_shapes(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
+    """Raise ValueError if the frozen tensors are not those of `config`, of integers."""
+    if config.M % PASSES or config.num_coefficients != 1:
+        raise ValueError(f"M is {config.M}, num_coefficients {config.num_coefficients}; no codec has these sizes")
+    shapes = frozen_shapes(config)
+    if tensors.keys() - {"tables.frequencies"} != shapes.keys():
+        names = sorted(tensors.keys() - {"tables.frequencies"} ^ shapes.keys())
+        raise ValueError(f"tensors are missing or unknown: {', '.join(names)}")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (torch.int16, torch.int32):
+            raise ValueError(f"{name} holds {tensor.dtype}, expected integers of 16 or 32 bits")
+        expected = shapes.get(name, (tensor.numel(),))
+        if tensor.shape != expected:
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
+    if not 0 <= tensors["z_index"].min() <= tensors["z_index"].max() < SCALES_LEVELS:
+        raise ValueError(f"z_index leaves the {SCALES_LEVELS} rows of the tables")
 
 
 def check_exact(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Check types, shifts and sums of the tensors of `FixedPrior`, whose shapes are right; ValueError if one is off.
+    """Check shifts and sums of tensors whose shapes are right; ValueError if one is out of range.
 
     Knots suffice: weights and biases at the qualities between lie between those of the knots.
     """
     for name, tensor in tensors.items():
-        if tensor.dtype not in (torch.int16, torch.int32):
-            raise ValueError(f"{name} holds {tensor.dtype}")
         low = 0 if name.endswith(".fold") else -SHIFT_LIMIT
         if name.endswith((".fold", ".shift")) and not low <= tensor.min() <= tensor.max() <= SHIFT_LIMIT:
             raise ValueError(f"{name} is out of range")
-    activations = {name: fixed.ACTIVATION_LIMIT for name in ("h_s.up2", "h_s.out")}
-    activations |= {
-        f"passes.{k}.{name}": fixed.ACTIVATION_LIMIT for k in range(PASSES) for name in ("mix", "hidden", "head")
-    }
-    for name, limit in ({"h_s.up1": fixed.Z_LIMIT} | activations).items():
-        inputs = tensors[f"{name}.weight"].shape[1]
-        _check_dense(tensors, name, torch.full((inputs,), limit))
-    limits = torch.tensor([fixed.FEATURE_LIMIT, fixed.MAGNITUDE_LIMIT]).repeat_interleave(config.M)
-    biases = torch.stack([tensors[f"passes.{k}.context_bias"] for k in range(PASSES)])
-    _check_dense(tensors, "embed", limits, biases.double().abs().amax(0))
-    for name in ("h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(PASSES))):
+    for name, (_, inputs) in dense_layers(config).items():
+        limit = fixed.Z_LIMIT if name == "h_s.up1" else fixed.ACTIVATION_LIMIT
+        limits, reserve = torch.full((inputs,), limit), torch.zeros(())
+        if name == "embed":  # the biases of the passes are added to the same sum
+            limits = torch.tensor([fixed.FEATURE_LIMIT, fixed.MAGNITUDE_LIMIT]).repeat_interleave(config.M)
+            biases = torch.stack([tensors[f"passes.{k}.context_bias"] for k in range(PASSES)])
+            reserve = biases.double().abs().amax(0)
+        _check_dense(tensors, name, limits, reserve)
+    for name in DEPTHWISE:
         taps, bias = tensors[f"{name}.weight"].double(), tensors[f"{name}.bias"].double()
         _check_sums(name, taps.abs().sum(0) * fixed.ACTIVATION_LIMIT + bias.abs())
 
 
-def _check_dense(tensors: Mapping[str, Tensor], name: str, limits: Tensor, reserve: Tensor | float = 0.0) -> None:
+def _check_dense(tensors: Mapping[str, Tensor], name: str, limits: Tensor, reserve: Tensor) -> None:
     """Check the sums of a dense layer, and `reserve` on top, for inputs up to `limits`."""
     # As if factors and biases were largest at one knot: takes one evaluation, and is hardly ever too strict.
     largest = {

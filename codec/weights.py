@@ -13,12 +13,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from codec.bitstream import MODEL_ID_BYTES, QUALITY_MAX
-from codec.bounds import check_exact
+from codec.bitstream import MODEL_ID_BYTES
+from codec.bounds import check_exact, check_shapes
 from codec.entropy import SymbolTables
 from codec.errors import WeightsError
-from codec.fixed import FixedPrior
-from codec.model import MARGIN_PX, SCALES_LEVELS, ModelConfig, Transforms
+from codec.model import MARGIN_PX, ModelConfig, Transforms
 
 FORMAT = "yoto-codec weights 1"
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
@@ -81,9 +80,6 @@ def load(path: str | os.PathLike[str] | None = None) -> Weights:
         config = ModelConfig(**json.loads(notes["config"]))
         transforms, integers = _build(config, tensors)
         tables = SymbolTables(integers["tables.radii"].numpy(), integers["tables.frequencies"].numpy())
-        z_index = integers["z_index"]
-        if len(tables.rows) != SCALES_LEVELS or not 0 <= z_index.min() <= z_index.max() < SCALES_LEVELS:
-            raise ValueError(f"the entropy model does not fit tables of {SCALES_LEVELS} rows")
         if path is not None:  # what is shipped is known by its hash
             check_exact(integers, config)
         card = json.loads(notes.get("card", "{}"))
@@ -105,10 +101,7 @@ def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Transforms,
     transforms.load_state_dict(floats, assign=True)
     transforms.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     integers = {k: v for k, v in tensors.items() if not k.startswith(prefix)}
-    if any(v.is_floating_point() for v in integers.values()):
-        raise ValueError("the entropy model holds floating-point tensors")
-    for quality in (0, QUALITY_MAX):
-        FixedPrior(integers, quality).check(config)
+    check_shapes(integers, config)
     return transforms, integers
 
 

@@ -362,12 +362,11 @@ TARGETS = {"files": FileTarget, "weights": WeightsTarget}
 # The campaign.
 
 
-def work(target_name: str, path: Path, seed: int, first: int, stop: int, current: Path) -> Counter[str]:
+def work(target_name: str, path: Path, seed: int, first: int, stop: int, current: Path, counts: Counter[str]) -> None:
     """In a process of its own: try inputs first … stop - 1; each lies in the file `current` while it is tried."""
     target = TARGETS[target_name](path)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
-    counts: Counter[str] = Counter()
     with current.open("wb", buffering=0) as file:
         for i in range(first, stop):
             rng = np.random.default_rng([seed, i])
@@ -379,7 +378,6 @@ def work(target_name: str, path: Path, seed: int, first: int, stop: int, current
             counts.update(target.attempt(rng, data))
             signal.setitimer(signal.ITIMER_PROF, 0)
             counts["inputs"] += 1
-    return counts
 
 
 def campaign(target: str, path: Path, count: int, seed: int, crashes: Path) -> Counter[str]:
@@ -442,7 +440,11 @@ def main(context: click.Context, target: str, count: int, seed: int, path: Path 
 @click.argument("current", type=click.Path(path_type=Path))
 def worker(target: str, path: Path, seed: int, first: int, stop: int, current: Path) -> None:
     """One chunk of a campaign."""
-    click.echo(json.dumps(work(target, path, seed, first, stop, current)))
+    counts: Counter[str] = Counter()
+    try:
+        work(target, path, seed, first, stop, current, counts)
+    finally:
+        click.echo(json.dumps(counts))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ ALLOWED = {
     "model": {"layers"},
     "fixed": {"bitstream", "entropy", "model"},
     "bounds": {"bitstream", "fixed", "model"},
-    "weights": {"bounds", "errors", "bitstream", "entropy", "model", "fixed"},
+    "weights": {"bounds", "errors", "bitstream", "entropy", "model"},
     "damage": {"errors", "bitstream"},
     "tiles": {"bitstream", "image", "model"},
     "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "tiles", "weights"},
