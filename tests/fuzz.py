@@ -164,14 +164,14 @@ def other_tile(rng: Rng, data: bytearray, files: list[bytes]) -> None:
 
 # Each with the share of inputs that it makes, in percent.
 FILE_MUTATIONS: list[tuple[int, Callable[[Rng, bytearray, list[bytes]], None]]] = [
-    (15, damage_bits),
-    (10, cut_short),
+    (6, damage_bits),
+    (20, cut_short),
     (10, splice),
-    (20, set_field),
-    (10, other_grid),
-    (10, other_metadata),
-    (10, other_alpha),
-    (15, other_tile),
+    (30, set_field),
+    (14, other_grid),
+    (5, other_metadata),
+    (5, other_alpha),
+    (10, other_tile),
 ]
 
 
