@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codec import fixed
 from codec.bitstream import QUALITY_MAX
-from codec.model import PASSES, SCALES_LEVELS, ModelConfig
+from codec.model import MARGIN_PX, PASSES, SCALES_LEVELS, ModelConfig
 
 ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
 SHIFT_LIMIT = 60  # far beyond any use, and no power of two up to it leaves float32
@@ -45,10 +45,17 @@ def frozen_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def check_config(config: ModelConfig) -> None:
+    """Raise ValueError if no codec has these sizes."""
+    sizes = (config.N, config.M, config.Z, config.D, config.cond_width)
+    if any(type(size) is not int or size < 1 for size in sizes) or config.M % PASSES or config.num_coefficients != 1:
+        raise ValueError(f"no codec has the sizes {config}")
+    if config.reach_px > MARGIN_PX:
+        raise ValueError(f"its transforms reach {config.reach_px} px, tiles have a margin of {MARGIN_PX}")
+
+
 def check_shapes(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
     """Raise ValueError if the frozen tensors are not those of `config`, of integers."""
-    if config.M % PASSES or config.num_coefficients != 1:
-        raise ValueError(f"M is {config.M}, num_coefficients {config.num_coefficients}; no codec has these sizes")
     shapes = frozen_shapes(config)
     if tensors.keys() - {"tables.frequencies"} != shapes.keys():
         names = sorted(tensors.keys() - {"tables.frequencies"} ^ shapes.keys())

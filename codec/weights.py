@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from codec.bitstream import MODEL_ID_BYTES
-from codec.bounds import check_exact, check_shapes
+from codec.bounds import check_config, check_exact, check_shapes
 from codec.entropy import SymbolTables
 from codec.errors import WeightsError
-from codec.model import MARGIN_PX, ModelConfig, Transforms
+from codec.model import ModelConfig, Transforms
 
 FORMAT = "yoto-codec weights 1"
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
@@ -92,8 +92,7 @@ def load(path: str | os.PathLike[str] | None = None) -> Weights:
 
 def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Transforms, dict[str, Tensor]]:
     """Fill the transforms and check that the frozen entropy model fits them."""
-    if config.reach_px > MARGIN_PX:
-        raise ValueError(f"its transforms reach {config.reach_px} px, tiles have a margin of {MARGIN_PX}")
+    check_config(config)
     prefix = "transforms."
     with torch.device("meta"):  # no random initialisation that is overwritten at once
         transforms = Transforms(config)
