@@ -23,10 +23,11 @@ ALLOWED = {
     "layers": set(),
     "model": {"layers"},
     "fixed": {"bitstream", "entropy", "model"},
+    "quantise": {"entropy", "fixed", "model"},
     "weights": {"errors", "bitstream", "entropy", "model", "fixed"},
     "damage": {"errors", "bitstream"},
     "tiles": {"bitstream", "image", "model"},
-    "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "tiles", "weights"},
+    "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "quantise", "tiles", "weights"},
     "__init__": {"errors", "bitstream", "api"},
 }
 ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
