@@ -108,7 +108,7 @@ class Codec:
         Raises:
             BitstreamError: the data is no `.yoto` file, or damaged.
             ModelMismatchError: it was encoded with other weights.
-            ImageError: it has more than `max_pixels`.
+            TooLargeError: it has more than `max_pixels`.
         """
         header = unpack(data, max_pixels)
         self._check_model(header)

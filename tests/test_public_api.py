@@ -64,6 +64,7 @@ def test_all_is_exact_and_sorted():
         "Metadata",
         "ModelMismatchError",
         "NotYotoError",
+        "TooLargeError",
         "TruncatedError",
         "UnsupportedVersionError",
         "WeightsError",
