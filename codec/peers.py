@@ -42,12 +42,12 @@ def encode_at_size(colour: Uint8Array, peer: str, limit_bytes: int) -> PeerFile:
         ImageError: the format cannot hold the image.
     """
     low, high = QUALITY_MIN, QUALITY_MAX
-    best = PeerFile(_encode(colour, peer, low), low)
+    best = PeerFile(encode_peer(colour, peer, low), low)
     if len(best.data) > limit_bytes:
         return best
     while low < high:
         middle = (low + high + 1) // 2
-        data = _encode(colour, peer, middle)
+        data = encode_peer(colour, peer, middle)
         if len(data) <= limit_bytes:
             best, low = PeerFile(data, middle), middle
         else:
@@ -68,13 +68,14 @@ def writable_peers() -> list[str]:
 
 def _is_writable(peer: str) -> bool:
     try:
-        _encode(np.zeros((8, 8, 1), np.uint8), peer, QUALITY_MIN)
+        encode_peer(np.zeros((8, 8, 1), np.uint8), peer, QUALITY_MIN)
     except KeyError:  # Pillow's word for a format that it does not know
         return False
     return True
 
 
-def _encode(colour: Uint8Array, peer: str, quality: int) -> bytes:
+def encode_peer(colour: Uint8Array, peer: str, quality: int) -> bytes:
+    """Compress with Pillow's quality; ImageError if the format cannot hold the image."""
     buffer = io.BytesIO()
     try:
         to_pil(Planes(colour)).save(buffer, peer.upper(), quality=quality, **PEERS[peer])

@@ -26,6 +26,9 @@ ALLOWED = {
     "weights": {"errors", "bitstream", "entropy", "model", "fixed"},
     "api": {"errors", "bitstream", "entropy", "image", "model", "fixed", "weights"},
     "__init__": {"errors", "bitstream", "api"},
+    "peers": {"errors", "image"},
+    "studio": {"bitstream", "image", "api", "peers"},
+    "server": {"errors", "api", "peers", "studio"},
 }
 ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
 

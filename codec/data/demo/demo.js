@@ -5,7 +5,7 @@ const DIVIDER_STEP = 0.02; // of the view's width, per press of an arrow key
 const PEER_NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
 
 const $ = (id) => document.getElementById(id);
-const state = { about: null, picture: null, name: "", source: null, divider: 0.5, request: new AbortController(), timer: 0 };
+const state = { about: null, picture: null, divider: 0.5, request: new AbortController(), timer: 0 };
 
 // Words for numbers
 
@@ -32,18 +32,17 @@ async function ask(path, options = {}) {
     response = await fetch(path, options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer. Is it still running?");
+    throw new Error("the server does not answer; is it still running?");
   }
   const answer = await response.json();
   if (!response.ok) {
-    const error = new Error(sentence(answer.error));
+    const error = new Error(answer.error);
     error.status = response.status;
     throw error;
   }
   return answer;
 }
 
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}.`;
 const address = (what, form) => `pictures/${state.picture.id}/${what}?quality=${$("quality").value}&form=${form}`;
 
 async function loadImage(path, description, signal) {
@@ -58,7 +57,8 @@ async function loadImage(path, description, signal) {
 
 function showError(error) {
   if (error.name === "AbortError") return;
-  $("error").firstElementChild.textContent = error.message;
+  const text = error.message;
+  $("error").firstElementChild.textContent = `${text[0].toUpperCase()}${text.slice(1)}.`;
   $("error").hidden = false;
 }
 
@@ -67,11 +67,11 @@ const hideError = () => ($("error").hidden = true);
 // Opening a picture
 
 async function openFile(file) {
-  if (file.size > state.about.max_bytes) {
-    showError(new Error(`${file.name} has ${size(file.size).join(" ")}; the limit is ${size(state.about.max_bytes).join(" ")}.`));
-    return;
-  }
-  await open(file.name, () => ask("pictures", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } }));
+  await open(file.name, () => {
+    const limit = state.about.max_bytes; // the server says so too, but cuts the connection before it has all of the file
+    if (file.size > limit) throw new Error(`the file has ${size(file.size).join(" ")}, the limit is ${size(limit).join(" ")}`);
+    return ask("pictures", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+  });
 }
 
 const openSample = () => open("astronaut (sample)", () => ask("sample", { method: "POST" }));
@@ -90,7 +90,9 @@ async function open(name, upload) {
     if (picture.yoto) showFile();
     else await recode(signal);
   } catch (error) {
-    showError(error);
+    if (signal.aborted) return;
+    showError(new Error(`“${name}”: ${error.message}`));
+    if (state.picture && !state.picture.yoto) changed(); // what this interrupted
   } finally {
     if (!signal.aborted) $("busy").hidden = true;
   }
@@ -138,7 +140,6 @@ function changed() {
     $("busy").hidden = false;
     try {
       await recode(signal);
-      hideError();
     } catch (error) {
       showError(error);
     } finally {
@@ -182,7 +183,7 @@ function showOurs(ours, decoded) {
   setFigure("bpp", ours.bpp.toFixed(3), "bpp");
   setFigure("psnr", ...decibels(ours.psnr_db).split(" "));
   const times = (3 + alpha) * width * height / ours.bytes;
-  $("ratio").textContent = `${grouped(ours.bytes)} bytes, ${times.toPrecision(3)} times fewer than the pixels take.`;
+  $("ratio").textContent = `${grouped(ours.bytes)} bytes, ${times.toFixed(times < 10 ? 1 : 0)} times smaller than raw.`;
   $("figures").classList.remove("stale");
   setDownload("download", address("file", "yoto"), "yoto");
   setDownload("download-png", address("decoded.png", "yoto"), "png");
@@ -227,8 +228,8 @@ function layOut() {
   const zoom = document.querySelector("[name=zoom]:checked").value;
   const style = getComputedStyle($("scroller"));
   const room = [
-    $("view").clientWidth - 2 * parseFloat(style.paddingLeft),
-    $("view").clientHeight - 2 * parseFloat(style.paddingTop),
+    $("view").clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight),
+    $("view").clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom),
   ];
   const scale = zoom === "fit" ? Math.min(room[0] / width, room[1] / height) : Number(zoom) / devicePixelRatio;
   $("canvas").style.width = `${Math.max(1, Math.floor(width * scale))}px`;
@@ -283,8 +284,12 @@ new ResizeObserver(layOut).observe($("view"));
 
 // What the user does
 
-$("quality").addEventListener("input", changed);
-$("against").addEventListener("change", changed);
+for (const [id, event] of [["quality", "input"], ["against", "change"]]) {
+  $(id).addEventListener(event, () => {
+    hideError();
+    changed();
+  });
+}
 $("sample").addEventListener("click", openSample);
 $("open").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
@@ -302,12 +307,13 @@ addEventListener("drop", (event) => {
   event.preventDefault();
   depth = 0;
   $("drop").hidden = true;
-  if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
+  if (state.about && event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
 });
 
 async function start() {
   try {
     state.about = await ask("about");
+    for (const id of ["sample", "open"]) $(id).disabled = false;
     for (const input of document.querySelectorAll("#against input")) {
       input.disabled = input.value !== "original" && !state.about.peers.includes(input.value);
     }
