@@ -179,6 +179,7 @@ def create_app(codec: Codec, max_pixels: int, names: frozenset[str] = frozenset(
             "quality": coded.quality,
             "bytes": len(coded.data),
             "bpp": coded.bpp,
+            "colour_bytes": coded.colour_bytes,
             "psnr_db": coded.psnr_db if math.isfinite(coded.psnr_db) else None,
             "fits": coded.fits,
         }

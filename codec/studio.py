@@ -41,6 +41,7 @@ class Coded:
         data: the file.
         quality: what its format calls so.
         bpp: bits of the file per pixel.
+        colour_bytes: size without alpha and metadata, which only a .yoto file has here.
         fits: it is no larger than the .yoto file that it is compared with.
         psnr_db: infinite if nothing was lost.
         png: the decoded picture.
@@ -49,6 +50,7 @@ class Coded:
     data: bytes
     quality: float
     bpp: float
+    colour_bytes: int
     fits: bool
     psnr_db: float
     png: bytes
@@ -138,15 +140,17 @@ class Studio:
         planes = self.picture(key).planes
         if form == "yoto":
             data, used, fits = self.codec.encode(to_pil(planes), quality), quality, True
+            size_bytes = colour_bytes(data)
             colour = to_planes(self.codec.decode(data, max_pixels=self.max_pixels)).colour
         else:
-            limit_bytes = colour_bytes(self.coded(key, quality, "yoto").data)
+            limit_bytes = self.coded(key, quality, "yoto").colour_bytes
             data, used = encode_at_size(planes.colour, form, limit_bytes)
-            colour, fits = decode_peer(data, planes.colour.shape[2]), len(data) <= limit_bytes
+            size_bytes, fits = len(data), len(data) <= limit_bytes
+            colour = decode_peer(data, planes.colour.shape[2])
         height, width = colour.shape[:2]
         bpp = 8.0 * len(data) / (width * height)
         shown = png(Planes(colour, planes.alpha, planes.metadata))
-        return Coded(data, used, bpp, fits, psnr_db(planes.colour, colour), shown)
+        return Coded(data, used, bpp, size_bytes, fits, psnr_db(planes.colour, colour), shown)
 
 
 def png(planes: Planes) -> bytes:
@@ -158,7 +162,7 @@ def png(planes: Planes) -> bytes:
 
 
 def colour_bytes(data: bytes) -> int:
-    """Bytes of a .yoto file without alpha and metadata, which the other formats are not given."""
+    """Bytes of a .yoto file without alpha and metadata."""
     header = unpack(data, max_pixels=1 << 62)
     extra = (header.alpha_section, header.metadata_section)
     return header.size_bytes - sum(section.length for section in extra if section)

@@ -88,15 +88,13 @@ def transcode_all(
     for files_per_task in (FILES_PER_TASK, 1):
         if not pending:
             return
-        dataset = ray.data.from_items(
-            list(pending.values()), override_num_blocks=-(-len(pending) // files_per_task)
-        ).map(
+        tasks = -(-len(pending) // files_per_task)
+        dataset = ray.data.from_items(list(pending.values()), override_num_blocks=tasks).map(
             Transcoder,
             fn_constructor_args=(weights, quality),
-            # One task at a time, because one that kills its worker takes with it those that wait there.
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, max_tasks_in_flight_per_actor=1),
+            # One task at a time each, because one that kills its worker takes with it those that wait there.
+            compute=ray.data.ActorPoolStrategy(size=min(workers, tasks), max_tasks_in_flight_per_actor=1),
             num_cpus=1,
-            max_restarts=-1,
             max_task_retries=TASK_RETRIES,
         )
         for result in dataset.iter_rows():

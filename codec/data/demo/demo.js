@@ -107,7 +107,7 @@ function showPicture() {
   $("canvas").classList.toggle("transparent", picture.alpha);
   $("right").replaceChildren(original);
   $("left").replaceChildren();
-  for (const part of ["divider", "left-name", "right-name"]) $(part).hidden = Boolean(picture.yoto);
+  for (const part of ["divider", "left-name", "right-name", "download"]) $(part).hidden = Boolean(picture.yoto);
   $("third").textContent = picture.yoto ? "Quality" : "PSNR";
   layOut();
 }
@@ -118,7 +118,6 @@ function showFile() {
   setFigure("bpp", picture.yoto.bpp.toFixed(3), "bpp");
   setFigure("psnr", picture.yoto.quality.toFixed(3));
   $("ratio").textContent = "Decoded from this file. Open a picture to code it.";
-  $("download").removeAttribute("href");
   setDownload("download-png", `pictures/${picture.id}/original.png`, "png");
 }
 
@@ -200,8 +199,8 @@ function showPeer(name, ours, peer) {
   const rows = $("table").tBodies[0].rows;
   $("peer").cells[0].textContent = `${name}, quality ${peer.quality}`;
   for (const [row, figures] of [[rows[0], ours], [rows[1], peer]]) {
-    row.cells[1].textContent = grouped(figures.bytes);
-    row.cells[2].textContent = figures.bpp.toFixed(3);
+    row.cells[1].textContent = grouped(figures.colour_bytes);
+    row.cells[2].textContent = (8 * figures.colour_bytes / state.picture.width / state.picture.height).toFixed(3);
     row.cells[3].textContent = decibels(figures.psnr_db);
   }
   $("table").hidden = false;
@@ -210,7 +209,7 @@ function showPeer(name, ours, peer) {
   const sign = gain < 0 ? "below" : "above";
   let verdict = gain === null ? "" : `yoto is ${Math.abs(gain).toFixed(2)} dB ${sign} ${name}.`;
   if (!peer.fits) verdict = `${name} has no file this small: its smallest is shown. ${verdict}`;
-  if (state.picture.alpha) verdict += " Alpha, lossless, is not counted.";
+  if (ours.colour_bytes < ours.bytes) verdict += " Alpha and metadata are not counted.";
   $("verdict").textContent = verdict;
   $("verdict").classList.toggle("ahead", gain > 0);
 }
