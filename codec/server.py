@@ -19,6 +19,7 @@ import asyncio
 import math
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -238,4 +239,5 @@ def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int) -> 
     """Answer requests until interrupted."""
     app = create_app(codec, max_pixels, frozenset({"localhost", host.lower()}))
     config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", server_header=False)
-    uvicorn.Server(config).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # raised again once the server has stopped in good order
+        uvicorn.Server(config).run(sockets=[listener])

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import signal
+import socket
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +21,7 @@ from conftest import picture, reseal
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 from PIL import Image, ImageCms
+from test_cli import assert_fails, run
 
 from codec import CodecError, server, studio
 from codec.api import Codec
@@ -25,6 +33,7 @@ from codec.studio import Shelf, Studio
 
 MAX_PIXELS = 10_000
 HOST = "127.0.0.1:8000"
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -391,3 +400,38 @@ def test_parallel_requests_are_all_answered(client):
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: get(client, key, "encode", quality=n / 8).status_code, range(8)))
     assert answers == [200] * 8
+
+
+# The command.
+
+
+def test_command_says_where_it_serves_and_ends_in_peace(weights_path):
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cli", "demo-server", "--port", "0", "--weights", weights_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = server.stdout.readline().split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert b"yoto-codec" in answer.read()
+    finally:
+        server.send_signal(signal.SIGINT)
+        rest, log = server.communicate(timeout=30)
+    assert (server.returncode, rest, log) == (0, "", "")
+
+
+def test_command_needs_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "codec.server")
+    monkeypatch.delattr("codec.server")
+    assert_fails(run("demo-server"), "pip install 'yoto-codec[demo]'")
+
+
+def test_command_refuses_a_port_in_use_and_unusable_weights(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert_fails(run("demo-server", "--port", taken.getsockname()[1]), "in use")
+    assert_fails(run("demo-server", "--port", 0, "--weights", tmp_path / "missing"), "missing")
