@@ -43,7 +43,8 @@ from codec.studio import ForgottenError, Form, Studio
 PAGE = Path(__file__).parent / "data" / "demo"
 BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
 HEAD_BYTES = 1 << 20  # and its metadata
-MAX_WAITING = 16
+MAX_WAITING = 16  # requests
+MAX_CONNECTIONS = 32  # each may hold an upload that is not complete
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -238,6 +239,8 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int) -> None:
     """Answer requests until interrupted."""
     app = create_app(codec, max_pixels, frozenset({"localhost", host.lower()}))
-    config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", server_header=False)
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", ws="none", server_header=False, limit_concurrency=MAX_CONNECTIONS
+    )
     with suppress(KeyboardInterrupt):  # raised again once the server has stopped in good order
         uvicorn.Server(config).run(sockets=[listener])

@@ -103,7 +103,9 @@ class Studio:
 
     def _keep(self, key: str, picture: Picture) -> dict[str, object]:
         colour, alpha = picture.planes.colour, picture.planes.alpha
-        self._pictures.put(key, picture, colour.nbytes + (0 if alpha is None else alpha.nbytes))
+        # The upload's size stands for that of its metadata, which it bounds.
+        held_bytes = colour.nbytes + (0 if alpha is None else alpha.nbytes) + picture.size_bytes
+        self._pictures.put(key, picture, held_bytes)
         facts: dict[str, object] = {
             "id": key,
             "width": colour.shape[1],

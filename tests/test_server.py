@@ -320,9 +320,10 @@ def test_picture_is_coded_once(client, codec, monkeypatch):
 
 
 def test_pictures_beyond_the_budget_are_forgotten(codec, monkeypatch):
-    monkeypatch.setattr(studio, "PICTURES_BYTES", 2 * 3 * 100)
+    uploads = [file_of(picture(10, 10, seed)) for seed in range(3)]
+    monkeypatch.setattr(studio, "PICTURES_BYTES", 2 * 3 * 100 + len(uploads[1]) + len(uploads[2]))
     room = Studio(codec, MAX_PIXELS)
-    keys = [room.add(file_of(picture(10, 10, seed)))["id"] for seed in range(3)]
+    keys = [room.add(data)["id"] for data in uploads]
     with pytest.raises(studio.ForgottenError):
         room.picture(keys[0])
     assert room.picture(keys[1]).planes.colour.shape == room.picture(keys[2]).planes.colour.shape == (10, 10, 3)

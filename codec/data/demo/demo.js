@@ -131,6 +131,7 @@ function restart() {
 }
 
 function changed() {
+  if (!state.picture) return;
   const signal = restart();
   $("quality-value").textContent = Number($("quality").value).toFixed(3);
   $("figures").classList.add("stale");
