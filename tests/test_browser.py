@@ -339,7 +339,7 @@ def test_forgotten_picture_is_uploaded_again(page, saved, tmp_path):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_fits_a_phone_in_light_and_dark(address, chromium, scheme):
+def test_fits_a_phone_in_light_and_dark(address, chromium, scheme, tmp_path):
     metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     chromium.execute_cdp_cmd(
@@ -355,6 +355,12 @@ def test_fits_a_phone_in_light_and_dark(address, chromium, scheme):
         assert (min(levels) > 200) if scheme == "light" else (max(levels) < 60)
         page.compare("WebP")
         page.until(lambda: "WebP" in page.text("left-name"))
+        chromium.execute_script("scrollTo(0, document.body.scrollHeight)")
+        bad = tmp_path / "bad.png"
+        bad.write_bytes(b"no picture")
+        page.open(bad)
+        page.until(lambda: page.part("error").is_displayed())
+        assert chromium.execute_script("return document.getElementById('error').getBoundingClientRect().top") == 0
     finally:
         chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
