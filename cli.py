@@ -322,5 +322,29 @@ def demo(output: Path, weights: Path | None, device: str) -> None:
         )
 
 
+@main.command("demo-server")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any that is free.")
+@click.option("--max-megapixels", type=click.FloatRange(0.001), default=25.0, show_default=True, help="Refuse more.")
+@weights_option
+@device_option
+@one_line_errors
+def demo_server(host: str, port: int, max_megapixels: float, weights: Path | None, device: str) -> None:
+    """Serve a page on which pictures can be coded and compared."""
+    try:
+        from codec.server import listen, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn"):
+            raise
+        raise click.ClickException(
+            "the demo server needs FastAPI and uvicorn: pip install 'yoto-codec[demo]'"
+        ) from error
+    with listen(host, port) as listener:
+        codec = load_codec(weights, device)
+        address = f"[{host}]" if ":" in host else host
+        click.echo(f"http://{address}:{listener.getsockname()[1]}/  (Ctrl+C stops the server)")
+        serve(codec, listener, host, round(max_megapixels * 1e6))
+
+
 if __name__ == "__main__":
     main()

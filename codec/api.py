@@ -146,7 +146,7 @@ class Codec:
         Raises:
             BitstreamError: the data is no `.yoto` file, or damaged.
             ModelMismatchError: it was encoded with other weights.
-            ImageError: it has more than `max_pixels`.
+            TooLargeError: it has more than `max_pixels`.
             ValueError: the region is empty or does not lie within the image.
         """
         header = unpack(data, max_pixels)

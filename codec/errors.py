@@ -9,6 +9,7 @@ CodecError
 ├── ModelMismatchError           the file names other weights than those loaded
 ├── WeightsError                 the weights file is missing, damaged or of another shape
 └── ImageError                   unreadable, unsupported mode, too large
+    └── TooLargeError            more pixels than the caller allows
 """
 
 
@@ -46,3 +47,7 @@ class WeightsError(CodecError):
 
 class ImageError(CodecError):
     """The image cannot be read, or cannot be coded."""
+
+
+class TooLargeError(ImageError):
+    """The image has more pixels than the caller allows."""

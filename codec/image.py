@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from codec.bitstream import SIDE_MAX, Metadata
-from codec.errors import ImageError
+from codec.errors import ImageError, TooLargeError
 
 Uint8Array = npt.NDArray[np.uint8]
 ImageLike = Image.Image | Uint8Array | torch.Tensor
@@ -40,11 +40,12 @@ class Planes:
     metadata: Metadata = field(default_factory=Metadata)
 
 
-def open_image(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
+def open_image(source: str | os.PathLike[str] | BinaryIO, max_pixels: int | None = None) -> Image.Image:
     """Read an image file completely.
 
     Raises:
-        ImageError: it is no image that Pillow reads, is damaged, or has more pixels than Pillow's limit.
+        ImageError: it is no image that Pillow reads, or is damaged.
+        TooLargeError: it has more than `max_pixels`, or more than Pillow's own limit; found before they are decoded.
         OSError: the file cannot be opened.
     """
     name = source if isinstance(source, str | os.PathLike) else "the input"
@@ -52,11 +53,13 @@ def open_image(source: str | os.PathLike[str] | BinaryIO) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(Path(source) if isinstance(source, str) else source)
+            if max_pixels is not None and image.width * image.height > max_pixels:
+                raise TooLargeError(f"{name} has {image.width}×{image.height} px, more than the limit of {max_pixels}")
             image.load()
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error}") from error
+        raise TooLargeError(f"{name} is too large: {error}") from error
     except (SyntaxError, ValueError, EOFError) as error:
         raise ImageError(f"{name} is a damaged image: {error}") from error
     except OSError as error:

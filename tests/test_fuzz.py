@@ -50,7 +50,7 @@ def test_inputs_get_past_every_check(outcomes):
         assert counts["WeightsError"] > COUNTS[target] // 2
         assert counts["encoded and decoded"] > 0
         return
-    assert {"CorruptError", "TruncatedError", "ModelMismatchError", "ImageError", "UnsupportedVersionError"} < set(
+    assert {"CorruptError", "TruncatedError", "ModelMismatchError", "TooLargeError", "UnsupportedVersionError"} < set(
         counts
     )
     for stage in ("header read", "entropy decoder fed", "symbols decoded"):

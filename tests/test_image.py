@@ -11,7 +11,7 @@ from conftest import picture
 from PIL import Image, ImageCms, PngImagePlugin
 
 from codec.bitstream import Metadata
-from codec.errors import ImageError
+from codec.errors import ImageError, TooLargeError
 from codec.image import Planes, open_image, psnr_db, save_image, to_pil, to_planes
 from codec.tiles import Box, padded_size, read_region
 
@@ -311,3 +311,12 @@ def test_region_inside_the_image_is_not_padded():
     colour = picture(192, 192)
     x = read_region(colour, Box(64, 128, 64, 64))
     np.testing.assert_array_equal((x[0] * 255.0).round().permute(1, 2, 0).numpy(), colour[64:128, 128:])
+
+
+def test_limit_of_pixels_is_checked_before_they_are_decoded():
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "PNG")
+    assert open_image(io.BytesIO(buffer.getvalue()), max_pixels=5 * 7).size == (7, 5)
+    header_only = buffer.getvalue()[:60]
+    with pytest.raises(TooLargeError, match="7×5 px, more than the limit of 34"):
+        open_image(io.BytesIO(header_only), max_pixels=5 * 7 - 1)

@@ -23,13 +23,17 @@ ALLOWED = {
     "layers": set(),
     "model": {"layers"},
     "fixed": {"bitstream", "entropy", "model"},
+    "quantise": {"entropy", "fixed", "model"},
     "bounds": {"bitstream", "fixed", "model"},
     "weights": {"bounds", "errors", "bitstream", "entropy", "model"},
     "damage": {"errors", "bitstream"},
     "tiles": {"bitstream", "image", "model"},
-    "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "tiles", "weights"},
+    "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "quantise", "tiles", "weights"},
     "selftest": {"errors", "bitstream", "entropy", "image", "fixed", "tiles", "api"},
     "__init__": {"errors", "bitstream", "api"},
+    "peers": {"errors", "image"},
+    "studio": {"bitstream", "image", "api", "peers"},
+    "server": {"errors", "api", "peers", "studio"},
 }
 ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
 
@@ -68,6 +72,7 @@ def test_all_is_exact_and_sorted():
         "Metadata",
         "ModelMismatchError",
         "NotYotoError",
+        "TooLargeError",
         "TruncatedError",
         "UnsupportedVersionError",
         "WeightsError",
