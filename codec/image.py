@@ -217,7 +217,7 @@ def _from_pil(image: Image.Image) -> Planes:
 def _metadata(original: Image.Image, image: Image.Image) -> Metadata:
     """What to keep of the original's metadata in the upright image: all but the orientation, which has been applied."""
     # TIFF keeps Exif among its own tags, which stay with the original.
-    exif = _tiff_exif(original.getexif()) if hasattr(original, "tag_v2") else image.getexif()
+    exif = tiff_exif(original.getexif()) if hasattr(original, "tag_v2") else image.getexif()
     exif_bytes = b""
     if exif:
         oriented = exif.pop(0x0112, None)
@@ -231,8 +231,8 @@ def _metadata(original: Image.Image, image: Image.Image) -> Metadata:
     )
 
 
-def _tiff_exif(tags: Image.Exif) -> Image.Exif:
-    """Those tags of a TIFF file that do not describe its layout."""
+def tiff_exif(tags: Image.Exif) -> Image.Exif:
+    """Exif as other formats have it, from the tags of a TIFF file, without those of its layout."""
     exif = Image.Exif()
     exif.update({tag: tags[tag] for tag in _TIFF_EXIF_TAGS if tag in tags})
     for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
