@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
-from codec.api import Codec, default_codec
+from PIL.Image import Image
+
+from codec.api import DEFAULT_EFFORT, Codec, default_codec
 from codec.bitstream import QUALITY_MAX, Metadata
 from codec.image import ImageLike, Planes, psnr_db, to_planes
 
@@ -42,6 +45,7 @@ def encode_to_target(
     bpp: float | None = None,
     psnr_db: float | None = None,
     codec: Codec | None = None,
+    effort: int = DEFAULT_EFFORT,
     keep_metadata: bool = True,
 ) -> Targeted:
     """Compress an image to a wanted size or PSNR, by choosing the quality.
@@ -51,6 +55,7 @@ def encode_to_target(
         size_bytes, bpp: of the whole file, metadata and alpha included.
         psnr_db: of the decoded colour channels against the image's.
         codec: the model, None for the shipped one.
+        effort: as for `Codec.encode`, at every quality that is tried.
         keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
 
     Raises:
@@ -67,18 +72,19 @@ def encode_to_target(
     if not keep_metadata:
         planes = replace(planes, metadata=Metadata())
     model = codec or default_codec()
-    if psnr_db is not None:
-        return _search_psnr(model, planes, psnr_db)
-    unit = 1.0 if bpp is None else 8.0 / (planes.colour.shape[0] * planes.colour.shape[1])
-    return _search_rate(model, planes, target, unit)
+    encode = partial(model.encode_planes, planes, effort=effort)
+    if psnr_db is None:
+        unit = 1.0 if bpp is None else 8.0 / (planes.colour.shape[0] * planes.colour.shape[1])
+        return _search_rate(encode, target, unit)
+    return _search_psnr(encode, partial(model.decode, max_pixels=planes.colour.size), planes, target)
 
 
-def _search_rate(codec: Codec, planes: Planes, target: float, unit: float) -> Targeted:
+def _search_rate(encode: Callable[[int], bytes], target: float, unit: float) -> Targeted:
     """`unit` times the bytes of the file shall be `target`."""
     files: dict[int, bytes] = {}
 
     def measure(rate_point: int) -> float:
-        files[rate_point] = codec.encode_planes(planes, rate_point)
+        files[rate_point] = encode(rate_point)
         return math.log(unit * len(files[rate_point]))
 
     chosen = search(measure, math.log(target), math.log1p(RATE_TOLERANCE), _RATE_RISE)
@@ -87,14 +93,15 @@ def _search_rate(codec: Codec, planes: Planes, target: float, unit: float) -> Ta
     return Targeted(files[chosen], chosen / QUALITY_MAX, reached, met, len(files))
 
 
-def _search_psnr(codec: Codec, planes: Planes, target: float) -> Targeted:
+def _search_psnr(
+    encode: Callable[[int], bytes], decode: Callable[[bytes], Image], planes: Planes, target: float
+) -> Targeted:
     files: dict[int, bytes] = {}
     found: dict[int, float] = {}
 
     def measure(rate_point: int) -> float:
-        files[rate_point] = codec.encode_planes(planes, rate_point)
-        decoded = to_planes(codec.decode(files[rate_point], max_pixels=planes.colour.size))
-        found[rate_point] = psnr_db(planes.colour, decoded.colour)
+        files[rate_point] = encode(rate_point)
+        found[rate_point] = psnr_db(planes.colour, to_planes(decode(files[rate_point])).colour)
         return found[rate_point]
 
     chosen = search(measure, target, PSNR_TOLERANCE_DB, _PSNR_RISE_DB)

@@ -12,7 +12,6 @@ import torch
 from conftest import picture
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from codec.api import Box, padded_size, read_region
 from codec.bitstream import Metadata
 from codec.errors import ImageError
 from codec.image import (
@@ -27,6 +26,7 @@ from codec.image import (
     to_pil,
     to_planes,
 )
+from codec.tiles import Box, padded_size, read_region
 
 ORIENTATION, DESCRIPTION = 0x0112, 0x010E
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="%d"/></x:xmpmeta>'
@@ -176,8 +176,8 @@ def test_16_bit_colour_is_coded_only_if_asked_for(make):
     with pytest.raises(ImageError, match=r"16 bits a channel.*--levels 0:65535"):
         open_image(io.BytesIO(data))
     with pytest.raises(ImageError, match="16 bits a channel"):
-        open_image(io.BytesIO(data), (0, 4095))
-    image = open_image(io.BytesIO(data), SIXTEEN_BITS)
+        open_image(io.BytesIO(data), levels=(0, 4095))
+    image = open_image(io.BytesIO(data), levels=SIXTEEN_BITS)
     assert image.mode == "RGB"
     assert np.abs(np.asarray(image).astype(int).ravel() - [0, 0x12, 0xFF, 1, 2, 0xFE]).max() <= 1
 
@@ -185,7 +185,7 @@ def test_16_bit_colour_is_coded_only_if_asked_for(make):
 def test_levels_leave_8_bit_files_alone():
     buffer = io.BytesIO()
     pil("RGB").save(buffer, "PNG")
-    np.testing.assert_array_equal(np.asarray(open_image(buffer, SIXTEEN_BITS)), np.asarray(pil("RGB")))
+    np.testing.assert_array_equal(np.asarray(open_image(buffer, levels=SIXTEEN_BITS)), np.asarray(pil("RGB")))
 
 
 def test_frames_are_counted():

@@ -17,11 +17,13 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
-from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput
+from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput, YotoModel
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
 from training.loss import MEAN_SQUARED_ERROR, ConditionalLoss, LossTerm
-from training.train import Trainer, main, save_atomically, schedule
+from training.muon import Muon
+from training.thaw import thaw
+from training.train import Trainer, main, save_atomically, schedule, start_from
 
 ROOT = Path(__file__).parent.parent
 TINY = ModelConfig(N=32, M=32, Z=8, D=16, analysis_blocks=1, synthesis_blocks=1, cond_width=8)
@@ -130,6 +132,48 @@ def test_training_lowers_the_validation_loss(sampler: CropSampler, optimiser: st
     for _ in range(40):
         trainer.train_step()
     assert trainer.validate(crops)["log_lagrangian"] < before - 0.02
+
+
+def test_muon_steps_like_the_one_of_torch() -> None:
+    torch.manual_seed(0)
+    shapes = [(48, 24), (24, 24), (24, 48), (24, 24)]
+    ours = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    start = [p.detach().clone() for p in ours]
+    optimisers = [
+        Muon(ours, lr=0.01),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for mine, other, before in zip(ours, theirs, start, strict=True):
+        assert (mine - other).norm() < 0.02 * (mine - before).norm()  # torch's iterates in bfloat16
+
+
+@torch.no_grad()
+def test_training_goes_on_from_a_weights_file(model: YotoModel, weights_path: Path, sampler: CropSampler) -> None:
+    """The thawed network, and one with more blocks than the file, cost and give what the frozen one did."""
+    grown = YotoModel(dataclasses.replace(model.config, synthesis_blocks=2, latent_blocks=1))
+    start_from(grown, weights_path)
+    x = sampler.sample(2, 64, torch.Generator().manual_seed(3))
+    condition = torch.tensor([[-0.9], [0.43]])
+    expected = model(x, condition, noise=False)
+    for other in (thaw(weights_path), grown):
+        output = other.eval()(x, condition, noise=False)
+        torch.testing.assert_close(output.y_bits, expected.y_bits, rtol=0.02, atol=0.0)
+        torch.testing.assert_close(output.z_bits, expected.z_bits, rtol=0.05, atol=1.0)
+        assert (output.x_hat - expected.x_hat).abs().mean() < 0.01
+
+    other = dataclasses.replace(model.config, M=64)
+    with pytest.raises(ValueError, match="another shape"):
+        start_from(YotoModel(other), weights_path)
+    fewer = dataclasses.replace(model.config, synthesis_blocks=0)
+    with pytest.raises(ValueError, match="other layers"):
+        start_from(YotoModel(fewer), weights_path)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(sampler: CropSampler, tmp_path: Path) -> None:

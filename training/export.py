@@ -27,6 +27,7 @@ from codec.model import (
     ModelConfig,
     YotoModel,
 )
+from codec.quantise import RDO_LEVELS, quantiser
 from training.data import find_images, validation_crops
 
 ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
@@ -241,13 +242,13 @@ def freezing_loss(model: YotoModel, frozen: weights.Weights, images: Tensor) -> 
     for quality in (0.0, 0.25, 0.5, 0.75, 1.0):
         condition = torch.tensor([[2.0 * quality - 1.0]])
         prior = fixed.FixedPrior(frozen.integers, round(quality * fixed.QUALITY_MAX))
-        plain = np.zeros((SCALES_LEVELS, fixed.RDO_LEVELS + 1), np.float32)
+        plain = np.zeros((SCALES_LEVELS, RDO_LEVELS + 1), np.float32)
         for image in images:
             output = model(image[None], condition, noise=False)
             asked += (output.y_bits + output.z_bits).item()
             y = model.transforms.analyse(image[None], condition)
             z = model.transforms.hyper_analyse(y, condition).round().int()
-            coder = fixed.quantiser(y[0].permute(1, 2, 0).numpy(), plain)
+            coder = quantiser(y[0].permute(1, 2, 0).numpy(), plain)
             tile = prior.run(z[0].permute(1, 2, 0).contiguous().numpy(), coder)
             spent += 8.0 * len(encode_symbols(tile.stages, frozen.tables))
     return spent / asked - 1.0
