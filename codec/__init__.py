@@ -50,19 +50,15 @@ __all__ = [
     "scale_levels",
 ]
 
-_LAZY = {
-    "Codec": "codec.api",
-    "decode": "codec.api",
-    "encode": "codec.api",
-    "encode_to_target": "codec.target",
-    "scale_levels": "codec.image",
-}
-
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch (2–3 s) at its first use, so that headers and errors do not pay for it."""
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+    if name in ("Codec", "decode", "encode"):
+        return getattr(import_module("codec.api"), name)
+    if name == "encode_to_target":
+        return import_module("codec.target").encode_to_target
+    if name == "scale_levels":
+        return import_module("codec.image").scale_levels
     raise AttributeError(f"module 'codec' has no attribute '{name}'")
 
 

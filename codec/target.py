@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from PIL.Image import Image
+from PIL import Image
 
 from codec.api import DEFAULT_EFFORT, Codec, default_codec
 from codec.bitstream import QUALITY_MAX, Metadata
@@ -94,7 +94,7 @@ def _search_rate(encode: Callable[[int], bytes], target: float, unit: float) -> 
 
 
 def _search_psnr(
-    encode: Callable[[int], bytes], decode: Callable[[bytes], Image], planes: Planes, target: float
+    encode: Callable[[int], bytes], decode: Callable[[bytes], Image.Image], planes: Planes, target: float
 ) -> Targeted:
     files: dict[int, bytes] = {}
     found: dict[int, float] = {}

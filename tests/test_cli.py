@@ -33,7 +33,10 @@ WITHOUT_TORCH = [
     "encode missing.png",
     "encode PICTURE --quality 2",
     "encode PICTURE FILE",
-    "encode PICTURE a --output b",
+    "encode PICTURE a --output b.yoto",
+    "encode PICTURE --target-bpp 1 --quality 1",
+    "encode PICTURE --shard 1/2",
+    "encode .",
     "decode PICTURE",
     "decode missing",
     "decode FILE PICTURE",
@@ -307,7 +310,7 @@ def test_failed_write_leaves_the_old_output_and_no_other(image, file, weights_pa
         raise OSError(28, "No space left on device")
 
     old = file.read_bytes()
-    monkeypatch.setattr(f"cli.os.{failing}", fail)
+    monkeypatch.setattr(f"codec.files.os.{failing}", fail)
     assert_fails(run("encode", image, file, "--force", "--weights", weights_path), "No space left")
     assert file.read_bytes() == old
     assert {path.name for path in tmp_path.iterdir()} == {"image.png", "file.yoto"}
