@@ -72,9 +72,10 @@ def open_image(source: str | os.PathLike[str] | BinaryIO, levels: tuple[float, f
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(Path(source) if isinstance(source, str) else source)
-            halved = _loses_depth(image)
-            image.load()
+            with Image.open(Path(source) if isinstance(source, str) else source) as image:
+                halved = _loses_depth(image)
+                frames(image)  # which Pillow remembers; it cannot be counted once the file is closed
+                image.load()
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
