@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,13 +23,15 @@ from codec.arguments import (
     output_option,
     parse_levels,
     parse_region,
+    parse_suffix,
     rate_options,
     single,
     weights_option,
 )
 from codec.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, Region, unpack
 from codec.errors import explain
-from codec.files import STREAM, Task, plan, read_input, write_output
+from codec.files import STREAM, plan, read_input, write_output
+from codec.reports import report, report_skipped, run_many, warn
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -68,52 +68,6 @@ def main() -> None:
     """Compress images with one learned model, at any quality."""
 
 
-def report(fields: dict[str, object], text: str, as_json: bool, to_stderr: bool) -> None:
-    """Print a result; on stderr if the data itself goes to stdout."""
-    click.echo(json.dumps(fields) if as_json else text, err=to_stderr)
-
-
-def warn(notes: list[str], quiet: bool) -> None:
-    """What the user should know, one line each on stderr."""
-    for note in [] if quiet else notes:
-        click.echo(f"Warning: {note}", err=True)
-
-
-def run_many(
-    tasks: list[Task],
-    work: Callable[[Path], tuple[bytes, list[str]]],
-    many: Many,
-    *,
-    force: bool,
-    as_json: bool,
-    verbose: bool,
-    quiet: bool,
-) -> None:
-    """Work on many files behind a progress bar; say what became of them, and exit with 1 if one failed."""
-    from codec.batch import Outcome, run, summarise
-
-    first, count = many.shard or (1, 1)
-    tasks = tasks[first - 1 :: count]
-    start = time.perf_counter()
-    outcomes = run(tasks, work, jobs=many.jobs, force=force, skip_existing=many.skip_existing)
-    with_bar = sys.stderr.isatty() and not quiet and not verbose
-    done: list[Outcome] = []
-    with click.progressbar(outcomes, len(tasks), file=sys.stderr) if with_bar else nullcontext(outcomes) as bar:
-        for outcome in bar:
-            done.append(outcome)
-            if verbose:
-                click.echo(str(outcome), err=True)
-    for task, _, notes, error in sorted(done):
-        warn([f"{task.source}: {note}" for note in notes], quiet)
-        if error:
-            click.echo(f"Error: {'' if str(task.source) in error else f'{task.source}: '}{error}", err=True)
-    summary, seconds = summarise(done), round(time.perf_counter() - start, 3)
-    if not quiet:
-        report({**summary._asdict(), "seconds": seconds}, f"{summary}, {seconds:.1f} s", as_json, False)
-    if summary.failed:
-        sys.exit(1)
-
-
 @main.command()
 @inputs_argument
 @rate_options
@@ -148,6 +102,8 @@ def encode(
 ) -> None:
     """Compress the image IN to a .yoto file, or many images, folders and quoted patterns to a folder, -o OUT."""
     if folder := folder_of_many(inputs, output):
+        if metrics:
+            raise click.UsageError("--metrics is for one input")
         from codec.batch import EncodeOptions, FileEncoder
         from codec.image import readable_suffixes
 
@@ -158,7 +114,7 @@ def encode(
         return
     source, path = single(inputs, output, ".yoto", force, many)
     if many.skip_existing and path.exists():
-        report({"output": str(path), "skipped": True}, f"{path}: exists, skipped", as_json, False)
+        report_skipped(path, as_json, quiet)
         return
     stream = read_input(source) if source == STREAM else None
     if stream is None and not source.is_file():
@@ -197,7 +153,9 @@ def report_damage(damage: list[Damage]) -> None:
 @output_option
 @force_option
 @many_options
-@click.option("--suffix", default=".png", show_default=True, help="Of the results for many inputs: their format.")
+@click.option(
+    "--suffix", default=".png", show_default=True, callback=parse_suffix, help="Format of the results for many inputs."
+)
 @click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Decode these pixels only.")
 @click.option("--partial", is_flag=True, help="Write what is left of a damaged file; exit with 1 if it is damaged.")
 @click.option(
@@ -235,7 +193,7 @@ def decode(
         return
     source, path = single(inputs, output, ".png", force, many)
     if many.skip_existing and path.exists():
-        report({"output": str(path), "skipped": True}, f"{path}: exists, skipped", as_json, False)
+        report_skipped(path, as_json, quiet)
         return
     data = read_input(source)
     header = unpack(data, max_pixels, whole=not partial)  # errors that need no weights come before importing torch

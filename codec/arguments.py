@@ -63,6 +63,14 @@ def parse_shard(_: click.Context, __: click.Parameter, text: str | None) -> tupl
     return number, count
 
 
+def parse_suffix(_: click.Context, __: click.Parameter, text: str) -> str:
+    """A suffix, with or without its dot."""
+    suffix = "." + text.removeprefix(".")
+    if Path("name" + suffix).suffix != suffix or suffix == ".":
+        raise click.BadParameter(f"'{text}' is no suffix such as .png")
+    return suffix
+
+
 def parse_region(_: click.Context, __: click.Parameter, text: str | None) -> Region | None:
     """X,Y,W,H."""
     if text is None:

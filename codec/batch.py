@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -196,8 +197,10 @@ def run(
     torch.set_num_threads(max(1, cores // jobs))
     pool = ThreadPoolExecutor(jobs)
     try:
-        for future in as_completed([pool.submit(attempt, task) for task in tasks]):
-            yield future.result()
+        with warnings.catch_warnings():  # `open_image` sets filters, and in several threads may not restore them
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            for future in as_completed([pool.submit(attempt, task) for task in tasks]):
+                yield future.result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)

@@ -45,7 +45,7 @@ def test_folder_there_and_back(folder, weights_path, codec):
     size = sum((folder / "out" / name).stat().st_size for name in files(folder / "out"))
     assert encoded.stdout.startswith(f"3 written, 0 skipped, 0 failed; {size} bytes, ")
     assert (folder / "out/a.yoto").read_bytes() == codec.encode(Image.open("in/a.png"), 0.3)
-    decoded = run("decode", "out", "-o", "back", "-r", "--suffix", ".webp", "--weights", weights_path)
+    decoded = run("decode", "out", "-o", "back", "-r", "--suffix", "webp", "--weights", weights_path)
     assert (decoded.exit_code, decoded.stderr) == (0, "")
     assert files(folder / "back") == ["a.webp", "b.webp", "sub/c.webp"]
     with Image.open("back/a.webp") as image:
@@ -155,6 +155,10 @@ def test_many_files_need_a_folder(folder, command, given, output):
         "encode in/a.png in/b.jpg in/sub/c.png",
         "decode in -o out --region 0,0,1,1",
         "decode in -o out --partial",
+        "decode in -o out --suffix .",
+        "decode in -o out --suffix a/b",
+        "decode in -o out --suffix tar.gz",
+        "encode in -o out --metrics",
         "encode in/a.png --quality 0.5 --target-bpp 1",
         "encode in/a.png --target-bytes 100 --target-psnr 30",
         "encode in/a.png --target-bytes 0",

@@ -28,6 +28,5 @@ def test_both_ways_are_timed(tmp_path, monkeypatch, weights_path):
     separate, folder = json.loads((tmp_path / "x.json").read_text())["timings"]
     assert (separate["name"], separate["cores"], folder["name"], folder["cores"]) == ("separate", 1, "folder", 2)
     assert folder["per_core"] == pytest.approx(2 / folder["seconds"] / 2)
-    assert separate["seconds"] > folder["seconds"] > 0  # two starts against one
     ratio = folder["per_core"] / separate["per_core"]
     assert result.output.splitlines()[-1].endswith(f" {ratio:.2f}×")
