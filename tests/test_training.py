@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
+from codec import weights
 from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput, YotoModel
+from training import export, throughput
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
 from training.loss import MEAN_SQUARED_ERROR, ConditionalLoss, LossTerm
@@ -221,6 +224,26 @@ def test_the_command_trains_logs_and_saves(folder: Path, tmp_path: Path) -> None
     assert {"bpp/0.1", "psnr/0.5", "log_lagrangian"} < set(lines[-1])
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 50
     assert list(out.glob("events.out.tfevents.*"))
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.open(folder / "0.png").resize((256, 256)).save(pictures / "large.png")
+    exported = tmp_path / "weights.safetensors"
+    options = ["--run", str(out), "--images", str(pictures), "--output", str(exported), "--kodak", str(pictures)]
+    result = CliRunner().invoke(export.main, [*options, "--data", "noise"])
+    assert result.exit_code == 0, result.output
+    card = weights.load(exported).card
+    assert (card["data"], card["steps"]) == ("noise", 50)
+    rates = [point["bpp"] for point in card["kodak"]]
+    assert rates == sorted(rates)
+
+
+def test_throughput_is_told(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("batch = 2\npatch = 64\n[model]\nN = 32\nM = 32\nZ = 8\nD = 16\n")
+    result = CliRunner().invoke(throughput.main, ["--config", str(config), "--data", str(folder), "--steps", "1"])
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(r"[\d.]+ steps/s, .* [\d.]+ TFLOP/s, \d+ % of the [\d.]+ of a matrix product\n", result.stdout)
 
 
 DISTRIBUTED = """

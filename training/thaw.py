@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from codec import fixed, weights
 from codec.layers import Depthwise, FiLMPointwise
-from codec.model import SCALES_MIN, SCALES_STEP, Z_INDEX_START, YotoModel
-from training.export import constant, knot_conditions
+from codec.model import Z_INDEX_START, YotoModel
+from training.export import constant, context_steps, head_units, knot_conditions
 
 # Directions of the embedding weaker than this, relative to the strongest, would fit the rounding of the tables.
 RCOND = 1e-4
@@ -70,7 +70,7 @@ class Thawer:
         layer.bias.copy_((bias - half_step(shift)) * torch.exp2(-shift) * 2.0**-fixed.ACTIVATION_BITS)  # type: ignore[union-attr]
 
     def fill(self) -> YotoModel:
-        prior, m = self.model.prior, self.model.config.M
+        prior = self.model.prior
         h_s = prior.h_s
         self.dense("h_s.up1", h_s.up1, steps=constant(self.model.config.Z, 1.0))
         self.dense("h_s.up2", h_s.up2)
@@ -78,12 +78,9 @@ class Thawer:
         self.depthwise("h_s.spatial1", h_s.spatial1)
         self.depthwise("h_s.spatial2", h_s.spatial2)
         fit_affine(prior.z_index, self.cond, self.tensors["z_index"] - Z_INDEX_START)
-        feature_steps = torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
-        self.dense("embed", prior.embed, steps=feature_steps)
+        self.dense("embed", prior.embed, steps=context_steps(self.model.config.M))
         unit = torch.exp2((self.tensors["embed.shift"] + fixed.ACTIVATION_BITS).double())
-        index_shift = torch.log(self.norm / SCALES_MIN) / SCALES_STEP
-        extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
-        out_bits = torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)])
+        out_bits, extra = head_units(self.norm)
         for k, net in enumerate(prior.passes):
             net.context_bias.copy_(self.tensors[f"passes.{k}.context_bias"] / unit)
             self.depthwise(f"passes.{k}.spatial", net.spatial)

@@ -296,11 +296,16 @@ def report(trainer: Trainer, log: ScalarLog, losses: list[Tensor]) -> None:
     )
 
 
+def default_device() -> str:
+    """The accelerator if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @click.command()
 @click.option("--config", "config_path", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of training images.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--device", default=default_device(), show_default=True)
 def main(config_path: Path, data: Path, out: Path, device: str) -> None:
     """Train a loss-conditional codec model."""
     if "WORLD_SIZE" in os.environ:
