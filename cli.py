@@ -264,7 +264,7 @@ def compare(first: Path, second: Path, as_json: bool, weights: Path | None, devi
     from codec.compare import compare_files
 
     found = compare_files(first, second, partial(load_codec, weights, device))
-    report(found.fields, "\n".join(f"{name}: {value}" for name, value in found.fields.items()), as_json, False)
+    report(found.fields, str(found), as_json, False)
 
 
 @main.command()

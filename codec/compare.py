@@ -54,6 +54,16 @@ class Comparison(NamedTuple):
             "bpp": [round(8.0 * size / (self.width * self.height), 5) for size in self.size_bytes],
         }
 
+    def __str__(self) -> str:
+        lines = [f"size: {self.width}×{self.height} px", f"PSNR: {self.psnr_db:.2f} dB"]
+        for name, value, side in (("SSIM", self.ssim, WINDOW_PX), ("MS-SSIM", self.ms_ssim, MS_SSIM_MIN_PX)):
+            lines.append(f"{name}: needs {side} px a side" if value is None else f"{name}: {value:.6f}")
+        if self.alpha_equal is not None:
+            lines.append(f"alpha: {'equal' if self.alpha_equal else 'different'}")
+        for name, size in zip("AB", self.size_bytes, strict=True):
+            lines.append(f"{name}: {size} bytes, {8.0 * size / (self.width * self.height):.4f} bpp")
+        return "\n".join(lines)
+
 
 def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Comparison:
     """Compare two image files of any format; `load` is called if one is a .yoto file.

@@ -55,7 +55,7 @@ class Planes:
         return b"" if self.alpha is None else pack_alpha(self.alpha.tobytes())
 
 
-def open_image(source: str | os.PathLike[str] | BinaryIO, levels: tuple[float, float] | None = None) -> Image.Image:
+def open_image(source: str | os.PathLike[str] | BinaryIO, *, levels: tuple[float, float] | None = None) -> Image.Image:
     """Read an image file completely; of several frames the first.
 
     Args:
@@ -73,7 +73,7 @@ def open_image(source: str | os.PathLike[str] | BinaryIO, levels: tuple[float, f
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(Path(source) if isinstance(source, str) else source) as image:
-                halved = _loses_depth(image)
+                reduced = _loses_depth(image)
                 frames(image)  # which Pillow remembers; it cannot be counted once the file is closed
                 image.load()
     except UnidentifiedImageError as error:
@@ -86,7 +86,7 @@ def open_image(source: str | os.PathLike[str] | BinaryIO, levels: tuple[float, f
         if error.errno is not None:
             raise
         raise ImageError(f"{name} is a damaged image: {error}") from error
-    if halved and levels != SIXTEEN_BITS:
+    if reduced and levels != SIXTEEN_BITS:
         raise ImageError(
             f"{name} has 16 bits a channel in colour, of which Pillow reads the upper 8; --levels 0:65535 codes those"
         )

@@ -77,21 +77,23 @@ def accept(prefix: bytes) -> bool:
 def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Write an image; what `Image.save` calls.
 
-    Options of `Image.save`: `quality`, 0 to 1, by default as `codec.encode`; `icc_profile`, `exif` and `xmp` in
-    place of the image's own, which are kept otherwise; empty or None leaves one out. Exif orientation is applied.
+    Options of `Image.save`: `quality`, 0 to 1, and `effort`, by default as for `Codec.encode`; `icc_profile`, `exif`
+    and `xmp` in place of the image's own, which are kept otherwise; empty or None leaves one out. Exif orientation is
+    applied.
 
     Raises:
         OSError: images of this mode cannot be coded.
         ValueError: an option is out of range.
     """
-    from codec.api import DEFAULT_QUALITY, default_codec
+    from codec.api import DEFAULT_EFFORT, DEFAULT_QUALITY, default_codec
 
     options = image.encoderinfo
     given = {name: options[name] for name in _BLOCKS if name in options}
     if given:
         image = with_metadata(image, given)
     try:
-        fp.write(default_codec().encode(image, options.get("quality", DEFAULT_QUALITY)))
+        quality, effort = options.get("quality", DEFAULT_QUALITY), options.get("effort", DEFAULT_EFFORT)
+        fp.write(default_codec().encode(image, quality, effort=effort))
     except CodecError as error:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: {error}") from error
 

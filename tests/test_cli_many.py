@@ -286,7 +286,8 @@ def test_compare_says_how_far_pictures_are_apart(folder, weights_path, codec):
     bpp = [round(size / 90, 5) for size in sizes]
     assert report == {"width": 30, "height": 24, "ms_ssim": None, "alpha_equal": None, "bytes": sizes, "bpp": bpp}
     text = run("compare", "in/a.png", "a.yoto", "--weights", weights_path).stdout
-    assert f"\nbytes: {sizes}\n" in text
+    assert "MS-SSIM: needs 161 px a side\n" in text
+    assert text.endswith(f"B: {len(data)} bytes, {bpp[1]:.4f} bpp\n")
 
 
 def test_compare_fails_in_one_line(folder, weights_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from codec.errors import CodecError
-from codec.files import Task, is_pattern, plan
+from codec.files import Task, is_pattern, plan, write_output
 
 TREE = ["b.png", "a.JPG", "notes.txt", ".hidden.png", "in/c.png", "in/deep/d.png", ".git/e.png"]
 OUT = Path("out")
@@ -109,3 +110,24 @@ def test_recursion_is_recommended_where_it_would_help():
 def test_links_to_folders_do_not_lead_in_circles():
     os.symlink("..", "photos/in/up")
     assert len(planned("photos", recursive=True)) == 4
+
+
+def test_write_that_fails_half_way_leaves_the_old_file_and_no_other(tmp_path):
+    (tmp_path / "new").mkdir()
+    path = tmp_path / "new" / "x.yoto"
+    path.write_bytes(b"old")
+    with pytest.raises(TypeError):
+        write_output(path, "text, which cannot be written")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_files_written_in_threads_have_the_permissions_of_new_ones(tmp_path):
+    umask = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number: write_output(tmp_path / f"{number}.yoto", b"x"), range(200)))
+        assert {(tmp_path / f"{number}.yoto").stat().st_mode & 0o777 for number in range(200)} == {0o640}
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(umask)

@@ -110,6 +110,12 @@ def test_registering_twice_changes_nothing():
     assert Image.ID.count("YOTO") == 1
 
 
+def test_effort_is_passed_on(codec):
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "YOTO", quality=0.7, effort=0)
+    assert buffer.getvalue() == codec.encode(pil("RGB"), 0.7, effort=0)
+
+
 # Metadata.
 
 
