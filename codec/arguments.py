@@ -160,21 +160,22 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 def folder_of_many(inputs: tuple[Path, ...], output: Path | None) -> Path | None:
     """The folder for the results, if a command is about a folder, a pattern, or files that go to a folder."""
-    unclear = any(path.is_dir() or is_pattern(path) for path in inputs)
+    many = [path for path in inputs if path.is_dir() or is_pattern(path)]
     if output is None or output == STREAM or output.is_file():
-        if unclear:
-            raise click.ClickException(
-                f"{inputs[0]} may stand for many files; name a folder for the results, -o FOLDER"
-            )
+        if many:
+            kind = "folder" if many[0].is_dir() else "pattern"
+            raise click.ClickException(f"{many[0]} is a {kind}; give the folder for the results with -o")
         return None
     several = len(inputs) > 1 and not output.suffix
-    return output if unclear or several or output.is_dir() else None
+    return output if many or several or output.is_dir() else None
 
 
 def single(inputs: tuple[Path, ...], output: Path | None, suffix: str, force: bool, many: Many) -> tuple[Path, Path]:
     """Source and output of a command on one file: IN, IN OUT or IN -o OUT."""
     if len(inputs) > 2 or (len(inputs) == 2 and output):
-        raise click.UsageError("several inputs need a folder for the results, -o FOLDER; make it if it has a suffix")
+        raise click.UsageError(
+            "several inputs need a folder for the results, given with -o; make it first if it has a suffix"
+        )
     if many.shard:
         raise click.UsageError("--shard is for many inputs")
     target = inputs[1] if len(inputs) == 2 else output

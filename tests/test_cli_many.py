@@ -140,7 +140,7 @@ def test_two_inputs_for_one_output_are_refused(folder, weights_path, command):
 @pytest.mark.parametrize(("command", "given"), [("encode", "in"), ("decode", "in"), ("encode", "in/*.png")])
 @pytest.mark.parametrize("output", [[], ["-o", "-"], ["-o", "in/notes.txt"]], ids=["none", "stdout", "file"])
 def test_many_files_need_a_folder(folder, command, given, output):
-    assert_fails(run(command, given, *output), given, "-o FOLDER")
+    assert_fails(run(command, given, *output), given, "folder for the results with -o")
 
 
 @pytest.mark.parametrize(
