@@ -51,3 +51,14 @@ class ImageError(CodecError):
 
 class TooLargeError(ImageError):
     """The image has more pixels than the caller allows."""
+
+
+def explain(error: Exception) -> str | None:
+    """One line for an error that data, files or memory cause; None for a fault of the program."""
+    if isinstance(error, CodecError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error)):
+        return "not enough memory for this image"  # RuntimeError is how torch says it
+    return None

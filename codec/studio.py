@@ -93,7 +93,7 @@ class Studio:
         if header:
             planes = to_planes(self.codec.decode(data, max_pixels=self.max_pixels))
         else:
-            planes = to_planes(open_image(io.BytesIO(data), self.max_pixels))
+            planes = to_planes(open_image(io.BytesIO(data), max_pixels=self.max_pixels))
         return self._keep(hashlib.sha256(data).hexdigest(), Picture(planes, len(data), header))
 
     def add_sample(self) -> dict[str, object]:

@@ -28,9 +28,9 @@ import click
 import ray
 import ray.data
 
-from cli import write_output
 from codec.bitstream import unpack
 from codec.errors import CodecError
+from codec.files import write_output
 
 MANIFEST = "manifest.jsonl"
 FILES_PER_TASK = 16  # what is done again if a worker dies

@@ -158,7 +158,7 @@ def test_four_processes_give_the_same_bytes_as_one(weights_path):
 WRITER = """
 import sys
 from pathlib import Path
-from cli import write_output
+from codec.files import write_output
 target, size = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for i in range(1, 1_000_000):
