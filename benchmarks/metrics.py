@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 
 from codec.image import Uint8Array, psnr_db
 
-__all__ = ["MS_SSIM_MIN_PX", "MsSsim", "ms_ssim", "psnr_db", "ssim"]
+__all__ = ["MS_SSIM_MIN_PX", "MsSsim", "ms_ssim", "ms_ssim_db", "psnr_db", "ssim"]
 
 MS_SSIM_MIN_PX = 161  # five scales with a window of 11 px
 
@@ -35,7 +35,12 @@ def ms_ssim(a: Uint8Array, b: Uint8Array) -> MsSsim:
         # In double: the variances cancel most digits of float32 in flat areas.
         x, y = (torch.tensor(picture).permute(2, 0, 1)[None].double() for picture in (a, b))
         value = float(_ms_ssim(x, y, data_range=255.0))
-    return MsSsim(value, math.inf if value >= 1.0 else -10.0 * math.log10(1.0 - value))
+    return MsSsim(value, ms_ssim_db(value))
+
+
+def ms_ssim_db(value: float) -> float:
+    """MS-SSIM as -10·log10(1 - value), infinite for 1."""
+    return math.inf if value >= 1.0 else -10.0 * math.log10(1.0 - value)
 
 
 def ssim(a: Uint8Array, b: Uint8Array) -> float:
