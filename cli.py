@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -270,6 +271,23 @@ def demo(output: Path, weights: Path | None, device: str) -> None:
         click.echo(
             f"quality {quality}: {len(data):6d} bytes, {bpp:.3f} bpp, {psnr:.2f} dB PSNR, {stem}.yoto and {stem}.png"
         )
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+@click.pass_context
+def benchmark(context: click.Context) -> None:
+    """Measure rate and quality against other codecs; needs a clone of the repository and the extra "bench"."""
+    root = Path(__file__).parent
+    if not (root / "benchmarks" / "run.py").is_file():
+        raise click.ClickException(
+            "the benchmarks are not in the wheel: clone the repository, pip install -e '.[bench]'"
+        )
+    sys.path.insert(0, str(root))
+    try:
+        run = import_module("benchmarks.run")
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: pip install -e '.[bench]'") from error
+    run.main(context.args, prog_name=context.command_path)
 
 
 if __name__ == "__main__":

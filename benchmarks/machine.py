@@ -14,7 +14,7 @@ from PIL import features
 
 from codec.weights import Weights
 
-METRICS = ("numpy", "scikit-image", "pytorch-msssim")
+METRICS = ("numpy", "scipy", "scikit-image")
 OUR_PACKAGES = ("yoto-codec", "torch", "constriction", "pillow", *METRICS)
 PEER_PACKAGES = ("pillow", "pillow-jxl-plugin", "pillow-heif", *METRICS)
 PILLOW_FEATURES = ("libjpeg_turbo", "webp", "avif", "jpg_2000")
