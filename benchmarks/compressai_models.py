@@ -148,7 +148,7 @@ def seconds(call: Callable[[], object], repeats: int) -> float:
     """Median of several calls after one to warm up."""
     call()
     times: list[float] = []
-    while len(times) < repeats and (len(times) < FEWEST or sum(times) < ENOUGH_S):
+    while len(times) < repeats and (len(times) < min(FEWEST, repeats) or sum(times) < ENOUGH_S):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

@@ -7,6 +7,7 @@ import os
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
 import click
 import numpy as np
@@ -74,16 +75,25 @@ def download_kodak(folder: Path, base_url: str = KODAK_URL) -> None:
         if path.is_file() and sha256(path) == digest:
             continue
         url = f"{base_url}/{name}"
-        try:
-            with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-                data = answer.read(FILE_MAX_BYTES)
-        except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
-            raise DatasetError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from error
+        data = fetch(url)
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise DatasetError(f"{url} is not the published image: its SHA-256 is {found}, expected is {digest}")
         write_whole(path, data)
         click.echo(f"{number}/{len(KODAK_SHA256)} {path}", err=True)
+
+
+def fetch(url: str) -> bytes:
+    """The body of a small file; DatasetError if it cannot be had."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            body: bytes = answer.read(FILE_MAX_BYTES)
+            return body
+    except HTTPError as error:
+        error.close()
+        raise DatasetError(f"cannot fetch {url}: {error}") from error
+    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+        raise DatasetError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from error
 
 
 def find_kodak(folder: Path | None = None) -> list[Path]:
