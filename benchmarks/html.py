@@ -161,7 +161,7 @@ def pictures(entry: View) -> str:
 
 def provenance(summary: Summary) -> str:
     """Machine, versions, model, options, commands."""
-    commands, entries = [], [("model", f"{summary.model['sha256']} (SHA-256), {summary.model['config']}")]
+    commands, entries = [], [("model", f"{summary.model['sha256']} (SHA-256), {pairs(summary.model['config'])}")]
     for results in summary.files:
         conditions = results.conditions
         entries += [(f"{results.path.name}: {key}", pairs(conditions[key])) for key in ("machine", "versions")]

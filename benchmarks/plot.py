@@ -138,6 +138,7 @@ def complexity_figure(points: Sequence[Point]) -> Figure:
         axes.set(xscale="log", xlabel="kMAC per pixel to decode", ylabel="BD-rate against VTM 18.0, %")
         axes.set_xticks([tick for tick in KMAC_TICKS if axes.get_xlim()[0] <= tick <= axes.get_xlim()[1]])
         axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         return figure
 

@@ -217,7 +217,7 @@ def time_all(
         timings += rows
         for row in rows:
             click.echo(format_row(row, first))
-    absent += [] if compressai_python else ["compressai"]
+    absent += [] if compressai_python else ["CompressAI"]
     if absent:
         click.echo(f"not measured, since they are not here: {', '.join(absent)}")
     return {"timings": timings, "absent": absent}
@@ -228,7 +228,7 @@ def time_compressai(python: Path, picture: Path, threads: int, repeats: int) -> 
     figures = measure_elsewhere(python, picture, "--threads", str(threads), "--repeats", str(repeats))
     return [
         {
-            "codec": f"compressai {entry['model']}",
+            "codec": f"CompressAI {entry['model']}",
             "threads": threads,
             "encode_s": entry["encode_s"],
             "decode_s": entry["decode_s"],

@@ -34,7 +34,7 @@ def bd_table(summary: Summary) -> Table:
         if row.whole:
             name = f"{row.reference} †" if row.published else title(row.reference)
             cells = [cell.strip() for cell in band_cells(row)]
-            rows.append((name, f"{row.whole.percent:+.1f}%", range_cell(row.whole), *cells))
+            rows.append((name, f"{row.whole.percent:+.2f}%", range_cell(row.whole), *cells))
     return Table(("reference", "BD-rate", "over dB", *BAND_NAMES), rows)
 
 
@@ -43,9 +43,9 @@ def peer_table(summary: Summary) -> Table:
     rows: list[Sequence[str]] = []
     for row in summary.comparison.rows if summary.comparison else ():
         if row.codec != OURS and row.whole:
-            rows.append((title(row.codec), row.reference, f"{row.whole.percent:+.1f}%", range_cell(row.whole)))
+            rows.append((title(row.codec), row.reference, f"{row.whole.percent:+.2f}%", range_cell(row.whole)))
     for rate in summary.comparison.published if summary.comparison else ():
-        rows.append((f"{rate.name} †", rate.reference, f"{rate.percent:+.1f}%", "as published"))
+        rows.append((f"{rate.name} †", rate.reference, f"{rate.percent:+.2f}%", "as published"))
     return Table(("codec", "reference", "BD-rate", "over dB"), rows)
 
 

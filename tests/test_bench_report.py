@@ -160,12 +160,12 @@ def test_speed_writes_what_it_prints(weights_path: Path, tmp_path: Path, monkeyp
     assert done.exit_code == 0, done.output
     stored = json.loads((tmp_path / "speed.json").read_text())
     rows = [(row["codec"], row["threads"]) for row in stored["timings"]]
-    names = ["yoto", "jpeg", "jpegxl", "compressai mbt2018-mean 1–4"]
+    names = ["yoto", "jpeg", "jpegxl", "CompressAI mbt2018-mean 1–4"]
     assert rows == [(name, threads) for threads in (1, 2) for name in names]
     assert all(row[f"{step}_s"] > 0.0 for row in stored["timings"] for step in ("encode", "decode"))
     assert min(stored["startup_s"].values()) > 0.0
     assert stored["absent"] == []
-    assert "compressai mbt2018-mean 1–4" in done.stdout
+    assert "CompressAI mbt2018-mean 1–4" in done.stdout
 
 
 def only_mean(python: Path, picture: Path, *options: str) -> dict[str, object]:
@@ -208,7 +208,7 @@ def folder(tmp_path: Path, anchors_path: Path) -> Path:
     shared = {"command": "python", "machine": {"cpu": "a", "cores": 2}, "model": MODEL}
     timings = [
         {"codec": "yoto", "threads": 1, "setting": 0.5, "bytes": 9, "encode_s": 0.1, "decode_s": 0.2},
-        {"codec": "compressai mbt2018-mean 1–4", "threads": 1, "encode_s": 0.4, "decode_s": 0.5},
+        {"codec": "CompressAI mbt2018-mean 1–4", "threads": 1, "encode_s": 0.4, "decode_s": 0.5},
     ]
     more = {"image": "a.png", "repeats": 3, "load_before": 0.0, "startup_s": {"yoto-codec info": 0.1}, "absent": []}
     write_json(target / "speed.json", shared | more | {"timings": timings})
@@ -309,7 +309,7 @@ def test_page_is_complete_and_self_contained(folder: Path, anchors_path: Path) -
     assert all(address.startswith(("data:image/png;base64,", "#")) for address in page.addresses)
     assert not re.findall(r"url\((?!#)|@import|<script|<link", text)
     for expected in (
-        "+10.0%",
+        "+10.00%",
         "Not measured, since absent: heic",
         "DCVC †",
         "1234 bytes, 30.50 dB",
@@ -349,7 +349,7 @@ def test_html_command_writes_a_page(
 
 def test_readme_text_holds_every_part(folder: Path) -> None:
     text = readme.results_text(load_summary(folder))
-    for expected in ("| 0.3 | 0.300 | 31.00 |", "| VTM 18.0 (lossy-vae) † | +10.0% | 27.0–40.0 |", "| DCVC † |"):
+    for expected in ("| 0.3 | 0.300 | 31.00 |", "| VTM 18.0 (lossy-vae) † | +10.00% | 27.0–40.0 |", "| DCVC † |"):
         assert expected in text
     for expected in ("| 0.100 | 1.00 | 0.200 | 1.00 |", "| 100 | 100 | 100.00 |", "analysis 8.0", "takes 112 and 109"):
         assert expected in text
