@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Yoto:
         return self.codec.encode(image, setting)
 
     def decode(self, data: bytes) -> Uint8Array:
-        return np.asarray(self.codec.decode(data))
+        return np.asarray(self.codec.decode(data, max_pixels=sys.maxsize))
 
 
 @contextmanager
