@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from codec.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, unpack
+from codec.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, Region, unpack
 from codec.errors import CodecError
 
 if TYPE_CHECKING:
     from codec.api import Codec
+    from codec.damage import Damage
 
 STREAM = Path("-")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -176,11 +177,34 @@ def single_output(target: Path | None, output: Path | None) -> Path | None:
     return target or output
 
 
+def parse_region(context: click.Context, parameter: click.Parameter, value: str | None) -> Region | None:
+    """The four numbers of --region."""
+    if value is None:
+        return None
+    try:
+        x, y, width, height = (int(number) for number in value.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"'{value}' is no region such as 0,0,640,480") from error
+    return x, y, width, height
+
+
+def report_damage(damage: list[Damage]) -> None:
+    """Name what is missing in the output, one line each on stderr, and exit with 1 if anything is."""
+    for part in damage:
+        x, y, width, height = part.region or (0, 0, 0, 0)
+        place = f"Damaged: x {x}, y {y}, {width}×{height} px: " if part.region else "Damaged: "
+        click.echo(place + part.reason, err=True)
+    if damage:
+        sys.exit(1)
+
+
 @main.command()
 @click.argument("source", metavar="IN", type=click.Path(path_type=Path, allow_dash=True))
 @click.argument("target", metavar="[OUT]", required=False, type=click.Path(path_type=Path, allow_dash=True))
 @output_option
 @force_option
+@click.option("--region", metavar="X,Y,W,H", callback=parse_region, help="Decode these pixels only.")
+@click.option("--partial", is_flag=True, help="Write what is left of a damaged file; exit with 1 if it is damaged.")
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=DEFAULT_MAX_PIXELS, show_default=True, help="Refuse more."
 )
@@ -193,6 +217,8 @@ def decode(
     target: Path | None,
     output: Path | None,
     force: bool,
+    region: Region | None,
+    partial: bool,
     max_pixels: int,
     as_json: bool,
     weights: Path | None,
@@ -201,13 +227,22 @@ def decode(
     """Decompress the .yoto file IN, to PNG or what the output's suffix says."""
     path = output_path(single_output(target, output), source, ".png", force)
     data = read_input(source)
-    unpack(data, max_pixels)  # errors that need no weights come before the import of torch
+    header = unpack(data, max_pixels, whole=not partial)  # errors that need no weights come before importing torch
+    if region:
+        try:
+            header.check_region(region)
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--region") from error
 
     from codec.image import save_image
 
     codec = load_codec(weights, device)
     start = time.perf_counter()
-    image = codec.decode(data, max_pixels=max_pixels)
+    damage: list[Damage] = []
+    if partial:
+        image, damage = codec.decode_partial(data, region=region, max_pixels=max_pixels)
+    else:
+        image = codec.decode(data, region=region, max_pixels=max_pixels)
     seconds = time.perf_counter() - start
     write_output(path, save_image(image, ".png" if path == STREAM else path.suffix))
     fields: dict[str, object] = {
@@ -219,6 +254,7 @@ def decode(
     }
     text = f"{path}: {image.width}×{image.height} px, {image.mode}, {seconds:.2f} s"
     report(fields, text, as_json, path == STREAM)
+    report_damage(damage)
 
 
 @main.command()

@@ -31,7 +31,8 @@ differs, which the CRC of the bytes cannot.
 
 To decode: check magic, version, flags and ranges; the size limit; that the section table is all there and its CRC
 right; that the lengths sum to the end of the file; each section's CRC; the model. Only then decode the tiles, in
-any order. A decoder must reject everything else. Without metadata or alpha, a file of one tile has 39 bytes of
+any order. A decoder must reject everything else; asked for what is left of a damaged file, it may go on behind a
+sound header with the sections whose checks hold. Without metadata or alpha, a file of one tile has 39 bytes of
 overhead. Files of version 1 stay decodable with their weights by every later release.
 """
 
@@ -59,6 +60,8 @@ _TILE = struct.Struct("<III")
 _CRC = struct.Struct("<I")
 _ITEM = struct.Struct("<BI")
 _ITEM_NAMES = ("icc_profile", "exif", "xmp")  # types 1, 2, 3
+
+Region = tuple[int, int, int, int]  # x, y, width, height, px
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Header:
         tile_px: side of the tiles, a multiple of 64 px.
         tiles: their sections, row by row.
         metadata_section, alpha_section: None if absent.
-        size_bytes: of the whole file.
+        size_bytes: of the whole file, as the lengths say.
     """
 
     width: int
@@ -132,6 +135,15 @@ class Header:
         """Pillow's name of the channel layout: L, LA, RGB or RGBA."""
         return ("RGB" if self.colour else "L") + ("A" if self.alpha else "")
 
+    def check_region(self, region: Region) -> None:
+        """Raise ValueError if a region is empty or does not lie within the image."""
+        x, y, width, height = region
+        if not (0 <= x < x + width <= self.width and 0 <= y < y + height <= self.height):
+            raise ValueError(
+                f"the region x {x}, y {y}, {width}×{height} px does not lie within the image of"
+                f" {self.width}×{self.height} px"
+            )
+
 
 def pack(header: Header, tiles: list[tuple[bytes, int]], alpha: bytes = b"", metadata: Metadata = Metadata()) -> bytes:
     """Build a file from the header's plain fields, tiles with the CRC of their integers, and the other sections."""
@@ -159,8 +171,13 @@ def pack(header: Header, tiles: list[tuple[bytes, int]], alpha: bytes = b"", met
     return b"".join([table, _CRC.pack(zlib.crc32(table)), meta, alpha, *(tile for tile, _ in tiles)])
 
 
-def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
+def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, whole: bool = True) -> Header:
     """Check and read the header; the sections' own CRCs are checked when they are read.
+
+    Args:
+        data: the file.
+        max_pixels: refuse larger images.
+        whole: refuse a file that does not end where its header says; else the caller compares `size_bytes`.
 
     Raises:
         NotYotoError, UnsupportedVersionError, TruncatedError, CorruptError: see the top of this file.
@@ -193,9 +210,9 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
     for length, crc, symbols_crc in _TILE.iter_unpack(data[end:table_end]):
         tiles.append(Section(start, length, crc, symbols_crc))
         start += length
-    if len(data) < start:
+    if whole and len(data) < start:
         raise TruncatedError(f"the file should have {start} bytes and has {len(data)}; it is cut short")
-    if len(data) > start:
+    if whole and len(data) > start:
         raise CorruptError(f"the file should have {start} bytes and has {len(data)}; there is something behind its end")
     return Header(
         header.width,
@@ -208,7 +225,7 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
         tuple(tiles),
         named.get("metadata"),
         named.get("alpha"),
-        len(data),
+        start,
     )
 
 

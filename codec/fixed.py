@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bitstream import QUALITY_MAX
-from codec.entropy import LAST_SILENT_ROW, SymbolTables
 from codec.model import PASSES, ModelConfig
 
 KNOTS = 33
@@ -40,11 +39,6 @@ MAGNITUDE_LIMIT = 161  # of |y_hat| = LATENT_LIMIT
 MEAN_BITS = 10  # means in units of the deviation
 MEAN_LIMIT = 8 << MEAN_BITS
 Z_LIMIT = 127
-RDO_LEVELS = 15
-# Bits that a unit of squared error, in quantiser steps, is worth to the encoder. A fine uniform quantiser's slope is
-# 6 / ln 2 = 8.7, but training has already made the network shrink what is not worth its bits; 25 measured best, see
-# training/EXPERIMENTS.md.
-RDO_BITS = 25.0
 NORM_BITS = 14  # of the tables `norm` and `reciprocal`, which turn deviations into steps and back
 RECIPROCAL_BITS = 12
 
@@ -275,39 +269,3 @@ class FixedPrior:
         scaled = scaled.floor_().clamp_(-FEATURE_LIMIT, FEATURE_LIMIT)
         magnitude = magnitude_table()[y_hat.abs().long()]
         return torch.cat([scaled.to(self.dtype), magnitude.to(self.dtype)], dim=2)
-
-
-def rounding_thresholds(tables: SymbolTables) -> npt.NDArray[np.float32]:
-    """By how much a magnitude must exceed k - 1/2 to be worth the symbol ±k, (rows, RDO_LEVELS + 1).
-
-    Rate–distortion optimised quantisation: k costs more bits than k - 1, which pays if it saves RDO_BITS of squared
-    error for each bit. Magnitudes beyond RDO_LEVELS are treated like RDO_LEVELS.
-    """
-    thresholds = np.zeros((len(tables.rows), RDO_LEVELS + 1), np.float32)
-    for row, (radius, frequencies) in enumerate(zip(tables.radii, tables.rows, strict=True)):
-        bits = -np.log2(frequencies[radius + 1 : radius + 2 + RDO_LEVELS])
-        levels = len(bits) - 1
-        thresholds[row, 1 : levels + 1] = np.clip(np.diff(bits) / (2.0 * RDO_BITS), 0.0, 1.0)
-        thresholds[row, levels + 1 :] = thresholds[row, levels]
-    return thresholds
-
-
-def quantiser(
-    y: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]
-) -> Callable[[int, IntArray, IntArray], IntArray]:
-    """The encoder's coder for `FixedPrior.run`: quantises y (h, w, M), in quantiser steps, around the means."""
-    h, w, m = y.shape
-    cells = y.reshape(h // 2, 2, w // 2, 2, PASSES, m // PASSES).transpose(1, 3, 4, 0, 2, 5)
-    limit = (LATENT_LIMIT >> LATENT_BITS) - 1
-
-    def quantise(k: int, means: IntArray, rows: IntArray) -> IntArray:
-        wanted = np.stack([cells[p // 2, p % 2, (k + p) % PASSES] for p in range(4)])
-        residual = np.nan_to_num(wanted - means * np.float32(2.0**-LATENT_BITS))
-        magnitude = np.abs(residual)
-        levels = np.minimum(np.rint(magnitude), limit).astype(np.int32)
-        least = levels - np.float32(0.5) + thresholds[rows, np.minimum(levels, RDO_LEVELS)]
-        levels -= magnitude < least
-        levels[rows <= LAST_SILENT_ROW] = 0
-        return np.where(residual < 0, -levels, levels)
-
-    return quantise

@@ -17,7 +17,7 @@ from codec.bitstream import MODEL_ID_BYTES, QUALITY_MAX
 from codec.entropy import SymbolTables
 from codec.errors import WeightsError
 from codec.fixed import FixedPrior
-from codec.model import SCALES_LEVELS, ModelConfig, Transforms
+from codec.model import MARGIN_PX, SCALES_LEVELS, ModelConfig, Transforms
 
 FORMAT = "yoto-codec weights 1"
 DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
@@ -83,6 +83,8 @@ def load(path: str | os.PathLike[str] | None = None) -> Weights:
 
 def _build(config: ModelConfig, tensors: dict[str, Tensor]) -> tuple[Transforms, dict[str, Tensor]]:
     """Fill the transforms and check that the frozen entropy model fits them."""
+    if config.reach_px > MARGIN_PX:
+        raise ValueError(f"its transforms reach {config.reach_px} px, tiles have a margin of {MARGIN_PX}")
     prefix = "transforms."
     with torch.device("meta"):  # no random initialisation that is overwritten at once
         transforms = Transforms(config)

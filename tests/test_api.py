@@ -17,12 +17,14 @@ from conftest import make_model, picture, reseal
 from PIL import Image
 
 from codec import weights
-from codec.api import Codec, integer_quality, integers_crc, tile_boxes
+from codec.api import Codec, integer_quality, integers_crc
 from codec.bitstream import Header, pack, read_metadata, unpack
 from codec.entropy import encode_symbols
 from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatchError, WeightsError
 from codec.fixed import LATENT_BITS, Z_LIMIT
 from codec.image import psnr_db
+from codec.model import LATENT_STRIDE, quality_to_lmbda
+from codec.tiles import tile_boxes, with_margin
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width
@@ -105,12 +107,34 @@ def test_analysis_of_a_tile_does_not_see_its_borders(codec):
     condition = torch.zeros(1, 1)
     with torch.inference_mode():
         (whole_box,) = tile_boxes(Header(330, 300, 0, b"", tile_px=1024))
-        whole, _ = codec._analyse(image, whole_box, condition)
+        whole = codec._analyse(image, whole_box, condition)
         for box in tile_boxes(Header(330, 300, 0, b"", tile_px=64)):
-            part, _ = codec._analyse(image, box, condition)
-            rows = slice(box.top // 16, (box.top + box.height) // 16)
-            columns = slice(box.left // 16, (box.left + box.width) // 16)
-            np.testing.assert_allclose(part, whole[rows, columns], atol=1e-3)
+            outer = with_margin(box, 300, 330)
+            part = codec._analyse(image, outer, condition)[..., *box.slices(outer, LATENT_STRIDE)]
+            expected = whole[..., *box.slices(whole_box, LATENT_STRIDE)]
+            torch.testing.assert_close(part, expected, atol=1e-3, rtol=0.0)
+
+
+@pytest.mark.parametrize("quality", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_effort_lowers_the_lagrangian(codec, quality, channels):
+    """Bits and error, weighed as in training: a second look pays, and a third does not lose it again."""
+    image = picture(200, 280)[:, :, :channels]
+
+    def lagrangian(effort: int) -> float:
+        data = codec.encode(image, quality, effort=effort)
+        error = np.asarray(codec.decode(data), float).reshape(image.shape) - image
+        return 8 * len(data) + quality_to_lmbda(quality).item() * np.square(error).mean() * 200 * 280
+
+    costs = [lagrangian(effort) for effort in range(3)]
+    assert costs[1] < costs[0]
+    assert costs[2] < costs[0]
+
+
+@pytest.mark.parametrize("effort", [-1, 9])
+def test_rejects_effort_out_of_range(codec, effort):
+    with pytest.raises(ValueError, match="effort"):
+        codec.encode(picture(8, 8), effort=effort)
 
 
 @pytest.mark.parametrize("tile_px", [64, 128, 192])
@@ -120,15 +144,15 @@ def test_synthesis_leaves_no_seam_between_tiles(codec, tile_px):
     latents = np.rint(rng.normal(size=(20, 24, codec.weights.config.M)) * 3).astype(np.int16) << LATENT_BITS
     one, many = (Header(380, 310, 2000, b"", tile_px=px) for px in (1024, tile_px))
     (whole_box,) = tile_boxes(one)
-    whole = codec._synthesise(one, [whole_box], {0: latents}, whole_box)
+    whole = codec._synthesise(one, {0: latents}, 0, whole_box)
     assert whole.std() > 20
     boxes = list(tile_boxes(many))
     parts = {
         i: latents[b.top // 16 : (b.top + b.height) // 16, b.left // 16 : (b.left + b.width) // 16]
         for i, b in enumerate(boxes)
     }
-    for box in boxes:
-        pixels = codec._synthesise(many, boxes, parts, box).astype(int)
+    for number, box in enumerate(boxes):
+        pixels = codec._synthesise(many, parts, number, box).astype(int)
         expected = whole[box.top : box.top + box.height, box.left : box.left + box.width]
         assert np.abs(pixels - expected).max() <= 1
         assert np.mean(pixels != expected) < 0.001

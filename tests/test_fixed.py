@@ -16,9 +16,10 @@ from codec import fixed
 from codec.api import Codec
 from codec.bitstream import QUALITY_MAX
 from codec.entropy import LAST_SILENT_ROW
-from codec.fixed import FixedPrior, exact_dtype, quantiser, rounding_thresholds
+from codec.fixed import FixedPrior, exact_dtype
 from codec.layers import ACTIVATION_MAX
-from codec.model import YotoModel
+from codec.model import YotoModel, of_pass, to_phases
+from codec.quantise import RDO_BITS, quantiser, rounding_thresholds
 
 Arrays = dict[str, np.ndarray]
 Choose = Callable[[int, np.ndarray], np.ndarray]
@@ -352,25 +353,21 @@ def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality
     z = model.transforms.hyper_analyse(y, condition).round()
     cond, norm = model.transforms.condition_net(condition), model.transforms.normaliser(condition)
 
-    outputs: list[torch.Tensor] = []
+    outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
     hooks = [net.register_forward_hook(lambda *call: outputs.append(call[2])) for net in model.prior.passes]
     _, y_bits = model.prior(y, z, norm, cond, noise=False)
     float_bits = (y_bits + model.prior.z_bits(z, cond, noise=False)).item()
     for hook in hooks:
         hook.remove()
 
-    _, m, h, w = y.shape
     equal = []
 
     def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        now = model.prior.masks[k].repeat(1, h // 2, w // 2).bool().permute(1, 2, 0)
-
-        def coded(t: torch.Tensor) -> np.ndarray:
-            return by_phase(t[0].permute(1, 2, 0)[now].numpy(), h, w, m)
-
-        float_means = (outputs[k][:, :m].clamp(-ACTIVATION_MAX, ACTIVATION_MAX) * norm).expand_as(y)
-        symbols = np.rint(coded(y) - means / 16.0)
-        equal.append(symbols == coded((y - float_means).round()))
+        latents, scale = to_phases(y), of_pass(norm.flatten(1), k)[:, :, None]
+        wanted = torch.stack([of_pass(latents[p], k)[p] for p in range(4)])
+        float_symbols = (wanted - outputs[k][0].clamp(-ACTIVATION_MAX, ACTIVATION_MAX) * scale).round()
+        symbols = np.rint(wanted.numpy().reshape(means.shape) - means / 16.0)
+        equal.append(symbols == float_symbols.numpy().reshape(means.shape))
         return symbols.astype(np.int32)
 
     frozen = FixedPrior(codec.weights.integers, quality).run(z[0].permute(1, 2, 0).int().numpy(), coder)
@@ -383,7 +380,7 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
     rng = np.random.default_rng(0)
     y = (rng.normal(size=(8, 6, 32)) * 20.0).astype(np.float32)
     means, rows = rng.integers(-99, 99, (4, 4, 3, 8)), rng.integers(0, 64, (4, 4, 3, 8))
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables))(0, means, rows)
+    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
     now = np.arange(32) // 8 == (2 * (np.arange(8)[:, None] % 2) + np.arange(6) % 2)[..., None]
     rounded = np.rint(by_phase(y[now], 8, 6, 32) - means / 16.0)
     coded = rows > LAST_SILENT_ROW
@@ -397,6 +394,6 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
 def test_quantiser_survives_any_float(codec: Codec, value: float):
     y = np.full((2, 2, 32), value, np.float32)
     means, rows = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables))(0, means, rows)
+    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
     assert symbols.dtype == np.int32
     assert np.abs(symbols).max() < fixed.LATENT_LIMIT >> fixed.LATENT_BITS

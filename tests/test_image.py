@@ -10,10 +10,10 @@ import torch
 from conftest import picture
 from PIL import Image, ImageCms, PngImagePlugin
 
-from codec.api import Box, padded_size, read_region
 from codec.bitstream import Metadata
 from codec.errors import ImageError
 from codec.image import Planes, open_image, psnr_db, save_image, to_pil, to_planes
+from codec.tiles import Box, padded_size, read_region
 
 ORIENTATION, DESCRIPTION = 0x0112, 0x010E
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="%d"/></x:xmpmeta>'

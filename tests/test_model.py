@@ -11,7 +11,16 @@ from conftest import TINY, batch, make_model
 from scipy.stats import norm
 
 from codec.layers import gaussian_bits
-from codec.model import LATENT_STRIDE, PASSES, ModelConfig, YotoModel, pass_masks, quality_to_lmbda
+from codec.model import (
+    LATENT_STRIDE,
+    PASSES,
+    ModelConfig,
+    YotoModel,
+    from_phases,
+    of_pass,
+    quality_to_lmbda,
+    to_phases,
+)
 from training.init import init_from_images
 from training.loss import ConditionalLoss
 
@@ -99,7 +108,7 @@ def test_first_pass_sees_no_latents(model):
 
     def outputs(y: torch.Tensor) -> list[torch.Tensor]:
         seen: list[torch.Tensor] = []
-        hooks = [net.register_forward_hook(lambda *call: seen.append(call[2])) for net in model.prior.passes]
+        hooks = [net.register_forward_hook(lambda *call: seen.extend(call[2])) for net in model.prior.passes]
         model.prior(y, z, norm_, cond, noise=False)
         for hook in hooks:
             hook.remove()
@@ -107,14 +116,29 @@ def test_first_pass_sees_no_latents(model):
 
     before = outputs(y)
     for k in range(PASSES):
-        changed = outputs(y + 50.0 * model.prior.masks[k].repeat(1, 2, 2))
-        assert [not torch.equal(a, b) for a, b in zip(before, changed, strict=True)] == [i > k for i in range(PASSES)]
+        changed = outputs(y + 50.0 * coded_in(k, TINY.M, 4, 4))
+        same = [torch.equal(a, b) for a, b in zip(before, changed, strict=True)]
+        assert same == [i <= k for i in range(PASSES) for _ in ("mean", "index")]
 
 
-def test_passes_code_every_latent_once():
-    masks = pass_masks(32)
-    assert set(masks.flatten().tolist()) == {0.0, 1.0}
-    assert torch.equal(masks.sum(dim=0), torch.ones(32, 2, 2))
+def coded_in(k: int, channels: int, height: int, width: int) -> torch.Tensor:
+    """Mask (1, channels, height, width) of the latents of pass k: channel group (k + phase) mod 4 at each phase."""
+    mask = torch.zeros(1, channels, height, width)
+    for phase in range(4):
+        group = (k + phase) % PASSES
+        channel = slice(group * channels // PASSES, (group + 1) * channels // PASSES)
+        mask[:, channel, phase // 2 :: 2, phase % 2 :: 2] = 1.0
+    return mask
+
+
+def test_a_pass_takes_its_group_at_each_phase():
+    y = torch.arange(2 * 32 * 4 * 6.0).reshape(2, 32, 4, 6)
+    phases = to_phases(y)
+    torch.testing.assert_close(from_phases(phases, 4, 6), y)
+    for k in range(PASSES):
+        taken = torch.stack([of_pass(phases[p], k)[p] for p in range(4)])
+        expected = y[coded_in(k, 32, 4, 6).bool().expand_as(y)]
+        assert set(taken.flatten().tolist()) == set(expected.tolist())
 
 
 def test_quality_is_logarithmic_in_lmbda():

@@ -24,7 +24,9 @@ ALLOWED = {
     "model": {"layers"},
     "fixed": {"bitstream", "entropy", "model"},
     "weights": {"errors", "bitstream", "entropy", "model", "fixed"},
-    "api": {"errors", "bitstream", "entropy", "image", "model", "fixed", "weights"},
+    "damage": {"errors", "bitstream"},
+    "tiles": {"bitstream", "image", "model"},
+    "api": {"errors", "bitstream", "damage", "entropy", "image", "model", "fixed", "tiles", "weights"},
     "__init__": {"errors", "bitstream", "api"},
 }
 ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}

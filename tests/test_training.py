@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -17,11 +18,15 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
-from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput
+from codec import weights
+from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput, YotoModel
+from training import export, throughput
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
 from training.loss import MEAN_SQUARED_ERROR, ConditionalLoss, LossTerm
-from training.train import Trainer, main, save_atomically, schedule
+from training.muon import Muon
+from training.thaw import thaw
+from training.train import Trainer, main, save_atomically, schedule, start_from
 
 ROOT = Path(__file__).parent.parent
 TINY = ModelConfig(N=32, M=32, Z=8, D=16, analysis_blocks=1, synthesis_blocks=1, cond_width=8)
@@ -132,6 +137,48 @@ def test_training_lowers_the_validation_loss(sampler: CropSampler, optimiser: st
     assert trainer.validate(crops)["log_lagrangian"] < before - 0.02
 
 
+def test_muon_steps_like_the_one_of_torch() -> None:
+    torch.manual_seed(0)
+    shapes = [(48, 24), (24, 24), (24, 48), (24, 24)]
+    ours = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    theirs = [p.detach().clone().requires_grad_() for p in ours]
+    start = [p.detach().clone() for p in ours]
+    optimisers = [
+        Muon(ours, lr=0.01),
+        torch.optim.Muon(theirs, lr=0.01, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimiser in optimisers:
+            optimiser.step()
+    for mine, other, before in zip(ours, theirs, start, strict=True):
+        assert (mine - other).norm() < 0.02 * (mine - before).norm()  # torch's iterates in bfloat16
+
+
+@torch.no_grad()
+def test_training_goes_on_from_a_weights_file(model: YotoModel, weights_path: Path, sampler: CropSampler) -> None:
+    """The thawed network, and one with more blocks than the file, cost and give what the frozen one did."""
+    grown = YotoModel(dataclasses.replace(model.config, synthesis_blocks=2, latent_blocks=1))
+    start_from(grown, weights_path)
+    x = sampler.sample(2, 64, torch.Generator().manual_seed(3))
+    condition = torch.tensor([[-0.9], [0.43]])
+    expected = model(x, condition, noise=False)
+    for other in (thaw(weights_path), grown):
+        output = other.eval()(x, condition, noise=False)
+        torch.testing.assert_close(output.y_bits, expected.y_bits, rtol=0.02, atol=0.0)
+        torch.testing.assert_close(output.z_bits, expected.z_bits, rtol=0.05, atol=1.0)
+        assert (output.x_hat - expected.x_hat).abs().mean() < 0.01
+
+    other = dataclasses.replace(model.config, M=64)
+    with pytest.raises(ValueError, match="another shape"):
+        start_from(YotoModel(other), weights_path)
+    fewer = dataclasses.replace(model.config, synthesis_blocks=0)
+    with pytest.raises(ValueError, match="other layers"):
+        start_from(YotoModel(fewer), weights_path)
+
+
 def test_a_resumed_run_equals_an_uninterrupted_one(sampler: CropSampler, tmp_path: Path) -> None:
     whole = Trainer(CONFIG, sampler, torch.device("cpu"))
     for _ in range(6):
@@ -177,6 +224,26 @@ def test_the_command_trains_logs_and_saves(folder: Path, tmp_path: Path) -> None
     assert {"bpp/0.1", "psnr/0.5", "log_lagrangian"} < set(lines[-1])
     assert torch.load(out / "checkpoint.pt", weights_only=True)["step"] == 50
     assert list(out.glob("events.out.tfevents.*"))
+
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.open(folder / "0.png").resize((256, 256)).save(pictures / "large.png")
+    exported = tmp_path / "weights.safetensors"
+    options = ["--run", str(out), "--images", str(pictures), "--output", str(exported), "--kodak", str(pictures)]
+    result = CliRunner().invoke(export.main, [*options, "--data", "noise"])
+    assert result.exit_code == 0, result.output
+    card = weights.load(exported).card
+    assert (card["data"], card["steps"]) == ("noise", 50)
+    rates = [point["bpp"] for point in card["kodak"]]
+    assert rates == sorted(rates)
+
+
+def test_throughput_is_told(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text("batch = 2\npatch = 64\n[model]\nN = 32\nM = 32\nZ = 8\nD = 16\n")
+    result = CliRunner().invoke(throughput.main, ["--config", str(config), "--data", str(folder), "--steps", "1"])
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(r"[\d.]+ steps/s, .* [\d.]+ TFLOP/s, \d+ % of the [\d.]+ of a matrix product\n", result.stdout)
 
 
 DISTRIBUTED = """

@@ -25,8 +25,9 @@ class TrainConfig:
         warmup: steps of linear warm-up.
         z_warmup: steps over which the price of z's bits rises to its full height.
         constant_share: share of the run at the peak, before the linear decay to 0.
+        bfloat16: run the blocks in bfloat16; on CPUs without fast bfloat16 products float32 is the faster one.
         ema: decay of the averaged weights, ramped up from 0.
-        init_from: weights to start from, a checkpoint of an earlier run.
+        init_from: a checkpoint of an earlier run or a weights file to start from; the network may have more blocks.
     """
 
     minutes: float = 60.0
@@ -44,6 +45,7 @@ class TrainConfig:
     ema: float = 0.998
     balance: float = -0.5
     seed: int = 0
+    bfloat16: bool = True
     compile: bool = False
     checkpoint_minutes: float = 5.0
     validation_images: int = 32

@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from codec import fixed, weights
+from codec.api import Codec
+from codec.bitstream import unpack
 from codec.entropy import FREQUENCY_BITS, encode_symbols
+from codec.image import open_image, psnr_db
 from codec.layers import Depthwise, FiLMPointwise
 from codec.model import (
     SCALES_LEVELS,
@@ -27,6 +30,7 @@ from codec.model import (
     ModelConfig,
     YotoModel,
 )
+from codec.quantise import RDO_LEVELS, quantiser
 from training.data import find_images, validation_crops
 
 ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
@@ -178,13 +182,12 @@ class Freezer:
     def embedding(self) -> None:
         """The embedding of the context, and the static biases of the passes, which add to the same accumulator."""
         prior, m = self.model.prior, self.config.M
-        steps = torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
         limits = torch.cat([constant(m, fixed.FEATURE_LIMIT), constant(m, fixed.MAGNITUDE_LIMIT)])
         biases = torch.stack([net.context_bias for net in prior.passes]).double()
         # Freeze with the largest pass bias inside, so that the scale leaves room for it; then take it out again.
         largest = biases.abs().amax(0)
         out_bits = constant(self.config.D, fixed.ACTIVATION_BITS)
-        frozen = freeze_pointwise(prior.embed, self.cond, steps, limits, out_bits, largest)
+        frozen = freeze_pointwise(prior.embed, self.cond, context_steps(m), limits, out_bits, largest)
         unit = torch.exp2((frozen["shift"] + fixed.ACTIVATION_BITS).double())
         frozen["bias"] -= torch.round(largest * unit).to(torch.int32)
         self.put("embed", frozen)
@@ -193,10 +196,7 @@ class Freezer:
         assert_exact(self.tensors, "embed", limits, reserve=torch.round(largest * unit))
 
     def context_passes(self) -> None:
-        m = self.config.M
-        index_shift = torch.log(self.norm / SCALES_MIN) / SCALES_STEP
-        extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
-        out_bits = torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)])
+        out_bits, extra = head_units(self.norm)
         for k, net in enumerate(self.model.prior.passes):
             name = f"passes.{k}"
             self.put(f"{name}.spatial", freeze_depthwise(net.spatial))
@@ -215,6 +215,19 @@ class Freezer:
 def constant(n: int, value: float) -> Tensor:
     """n float64 of one value."""
     return torch.full((n,), value, dtype=torch.float64)
+
+
+def context_steps(m: int) -> Tensor:
+    """Real value of one unit of each context feature, (2M,)."""
+    return torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
+
+
+def head_units(norm: Tensor) -> tuple[Tensor, Tensor]:
+    """`out_bits` (2M,) and `extra` (KNOTS, 2M) of a pass's head: the index counts from the deviation `norm`."""
+    m = norm.shape[1]
+    index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
+    extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
+    return torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)]), extra
 
 
 @torch.no_grad()
@@ -241,23 +254,44 @@ def freezing_loss(model: YotoModel, frozen: weights.Weights, images: Tensor) -> 
     for quality in (0.0, 0.25, 0.5, 0.75, 1.0):
         condition = torch.tensor([[2.0 * quality - 1.0]])
         prior = fixed.FixedPrior(frozen.integers, round(quality * fixed.QUALITY_MAX))
-        plain = np.zeros((SCALES_LEVELS, fixed.RDO_LEVELS + 1), np.float32)
+        plain = np.zeros((SCALES_LEVELS, RDO_LEVELS + 1), np.float32)
         for image in images:
             output = model(image[None], condition, noise=False)
             asked += (output.y_bits + output.z_bits).item()
             y = model.transforms.analyse(image[None], condition)
             z = model.transforms.hyper_analyse(y, condition).round().int()
-            coder = fixed.quantiser(y[0].permute(1, 2, 0).numpy(), plain)
+            coder = quantiser(y[0].permute(1, 2, 0).numpy(), plain)
             tile = prior.run(z[0].permute(1, 2, 0).contiguous().numpy(), coder)
             spent += 8.0 * len(encode_symbols(tile.stages, frozen.tables))
     return spent / asked - 1.0
+
+
+def rate_and_quality(frozen: Path, folder: Path) -> list[dict[str, float]]:
+    """Mean bpp and PSNR over the pictures of a folder, from real files, at five qualities."""
+    coder, points = Codec(frozen), []
+    pictures = [open_image(path).convert("RGB") for path in find_images(folder)]
+    for quality in (0.0, 0.25, 0.5, 0.75, 1.0):
+        files = [coder.encode(picture, quality) for picture in pictures]
+        bpp = np.mean([unpack(data).bpp for data in files])
+        quality_db = np.mean(
+            [
+                psnr_db(np.asarray(picture), np.asarray(coder.decode(data)))
+                for picture, data in zip(pictures, files, strict=True)
+            ]
+        )
+        points.append({"quality": quality, "bpp": round(float(bpp), 4), "psnr_db": round(float(quality_db), 3)})
+    return points
 
 
 @click.command()
 @click.option("--run", "run_path", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--images", type=click.Path(path_type=Path), required=True, help="Images to measure the loss on.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Weights file to write.")
-def main(run_path: Path, images: Path, output: Path) -> None:
+@click.option("--data", "data_note", default="", help="What it was trained on, for the model card.")
+@click.option(
+    "--kodak", type=click.Path(exists=True, path_type=Path), help="Kodak images, for the model card's figures."
+)
+def main(run_path: Path, images: Path, output: Path, data_note: str, kodak: Path | None) -> None:
     """Freeze the averaged weights of a run to a weights file."""
     checkpoint = torch.load(run_path / "checkpoint.pt", map_location="cpu", weights_only=True)
     config = checkpoint["config"] | {"model": ModelConfig(**checkpoint["config"]["model"])}
@@ -265,13 +299,17 @@ def main(run_path: Path, images: Path, output: Path) -> None:
     model.load_state_dict(checkpoint["ema"])
     model.eval()
     card: dict[str, object] = {
+        "data": data_note,
         "training": checkpoint["config"],
         "steps": checkpoint["step"],
         "hours": round(checkpoint["seconds"] / 3600, 2),
         "torch": torch.__version__,
         "python": sys.version.split()[0],
     }
-    sha256 = weights.save(output, config["model"], freeze(model), card)
+    tensors = freeze(model)
+    sha256 = weights.save(output, config["model"], tensors, card)
+    if kodak:  # the figures do not depend on the card, so that the file can be written again with them
+        sha256 = weights.save(output, config["model"], tensors, card | {"kodak": rate_and_quality(output, kodak)})
     loss = freezing_loss(model, weights.load(output), validation_crops(find_images(images)[:16], 256))
     click.echo(f"{output}: {output.stat().st_size} bytes, SHA-256 {sha256}")
     click.echo(f"streams exceed the float model's rate by {100 * loss:.3f} %")

@@ -20,11 +20,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from codec.errors import CodecError
 from codec.model import YotoModel
 from training.config import TrainConfig
 from training.data import CropSampler, find_images, validation_crops
 from training.init import init_from_images
 from training.loss import ConditionalLoss, LossValue
+from training.muon import Muon
+from training.thaw import thaw
 
 VALIDATION_QUALITIES = (0.1, 0.5, 0.9)
 HELD_OUT = 32  # every 32nd image is for validation
@@ -51,9 +54,27 @@ def make_optimisers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
         torch.optim.AdamW(rest, lr=config.lr, betas=(0.9, 0.99), weight_decay=0.0)
     ]
     if matrices:
-        # Jordan et al. 2024; step sizes matched to AdamW's as in Liu et al. 2025, arXiv:2502.16982.
-        optimisers.append(torch.optim.Muon(matrices, lr=config.lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        optimisers.append(Muon(matrices, lr=config.lr))
     return optimisers
+
+
+def start_from(model: YotoModel, path: Path) -> None:
+    """Take the weights of a checkpoint or a released file; blocks that it lacks stay the identity.
+
+    Raises:
+        ValueError: it is of another shape otherwise.
+        WeightsError: it is no usable weights file.
+    """
+    if path.suffix == ".safetensors":
+        start = thaw(path).state_dict()
+    else:
+        start = torch.load(path, map_location="cpu", weights_only=True)["ema"]
+    try:
+        missing, unexpected = model.load_state_dict(start, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is of another shape: {error}") from error
+    if unexpected or any("blocks." not in name for name in missing):
+        raise ValueError(f"{path} has other layers: {', '.join([*missing, *unexpected])}")
 
 
 class Trainer:
@@ -67,8 +88,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.model = YotoModel(config.model)
         if config.init_from:
-            start = torch.load(config.init_from, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(start["ema"])
+            start_from(self.model, Path(config.init_from))
         else:
             init_from_images(self.model, sampler.sample(256, config.patch, self.generator).cpu())
         self.model.to(device, memory_format=torch.channels_last)
@@ -111,7 +131,7 @@ class Trainer:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
                 group["lr"] = self.config.lr * factor
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             output = self.runner(x, 2.0 * units - 1.0)
         z_price = min(1.0, (self.step + 1) / max(1, self.config.z_warmup))
         value = self.loss(output, x, units, z_price)
@@ -276,11 +296,16 @@ def report(trainer: Trainer, log: ScalarLog, losses: list[Tensor]) -> None:
     )
 
 
+def default_device() -> str:
+    """The accelerator if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @click.command()
 @click.option("--config", "config_path", type=click.Path(exists=True, path_type=Path), required=True)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of training images.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
-@click.option("--device", default="cuda" if torch.cuda.is_available() else "cpu", show_default=True)
+@click.option("--device", default=default_device(), show_default=True)
 def main(config_path: Path, data: Path, out: Path, device: str) -> None:
     """Train a loss-conditional codec model."""
     if "WORLD_SIZE" in os.environ:
@@ -290,12 +315,12 @@ def main(config_path: Path, data: Path, out: Path, device: str) -> None:
     try:
         config = TrainConfig.load(config_path)
         paths = find_images(data)
-    except (ValueError, OSError) as error:
+        out.mkdir(parents=True, exist_ok=True)
+        held_out = paths[::HELD_OUT][: config.validation_images]
+        sampler = CropSampler([p for i, p in enumerate(paths) if i % HELD_OUT], torch.device(device))
+        trainer = Trainer(config, sampler, torch.device(device))
+    except (CodecError, ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    out.mkdir(parents=True, exist_ok=True)
-    held_out = paths[::HELD_OUT][: config.validation_images]
-    sampler = CropSampler([p for i, p in enumerate(paths) if i % HELD_OUT], torch.device(device))
-    trainer = Trainer(config, sampler, torch.device(device))
     run(trainer, out, validation_crops(held_out, config.final_patch))
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,0 +1,365 @@
+"""Parts of images: regions, and what is left of damaged files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import picture, reseal
+from PIL import Image
+
+from cli import main
+from codec.api import GREY_LEVEL, Codec
+from codec.bitstream import Header, unpack
+from codec.errors import CodecError, CorruptError, ImageError, ModelMismatchError, TruncatedError
+from codec.tiles import (
+    MARGIN_PX,
+    Box,
+    Latents,
+    copy_overlap,
+    tile_box,
+    tile_boxes,
+    tile_region,
+    tiles_touching,
+    with_margin,
+)
+
+HEIGHT, WIDTH, TILE_PX = 330, 400, 128  # 3×4 tiles
+COLUMNS = 4
+REGIONS = [
+    (0, 0, WIDTH, HEIGHT),
+    (0, 0, 1, 1),
+    (WIDTH - 1, HEIGHT - 1, 1, 1),
+    (130, 140, 50, 60),  # within a tile
+    (127, 127, 2, 2),  # four tiles meet
+    (200, 60, 170, 150),
+    (0, 250, WIDTH, 13),
+    (395, 0, 5, HEIGHT),
+    (100, 70, 30, 200),
+]
+
+
+@pytest.fixture(scope="module")
+def image() -> Image.Image:
+    rgba = np.dstack([picture(HEIGHT, WIDTH), picture(HEIGHT, WIDTH, 1)[:, :, 0]])
+    image = Image.fromarray(rgba)
+    image.info["icc_profile"] = b"a profile"
+    return image
+
+
+@pytest.fixture(scope="module")
+def data(codec: Codec, image: Image.Image) -> bytes:
+    return codec.encode(image, 0.7, tile_px=TILE_PX)
+
+
+@pytest.fixture(scope="module")
+def whole(codec: Codec, data: bytes) -> np.ndarray:
+    return np.asarray(codec.decode(data)).astype(int)
+
+
+def damaged(data: bytes, *tiles: int, sealed: bool = False) -> bytes:
+    """The file with a byte of some tiles changed; `sealed`: under right checksums of the bytes."""
+    header, out = unpack(data), bytearray(data)
+    for tile in tiles:
+        out[header.tiles[tile].start + header.tiles[tile].length // 2] ^= 0x55
+    return reseal(bytes(out)) if sealed else bytes(out)
+
+
+def crop(whole: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
+    x, y, width, height = region
+    return whole[y : y + height, x : x + width]
+
+
+# Geometry.
+
+
+@pytest.mark.parametrize("tile_px", [64, 128, 1024])
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (64, 65), (400, 330), (1025, 130)])
+def test_tiles_cover_the_padded_image_once(width, height, tile_px):
+    header = Header(width, height, 0, b"", tile_px=tile_px)
+    covered = np.zeros((-(-height // 64) * 64, -(-width // 64) * 64), int)
+    for box in tile_boxes(header):
+        assert box.height % 64 == box.width % 64 == 0
+        covered[box.slices(Box(0, 0, *covered.shape))] += 1
+    assert (covered == 1).all()
+
+
+def test_tiles_touching_are_those_that_share_pixels():
+    header = Header(WIDTH, HEIGHT, 0, b"", tile_px=TILE_PX)
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        top, left = rng.integers(HEIGHT), rng.integers(WIDTH)
+        box = Box(top, left, rng.integers(1, HEIGHT - top + 1), rng.integers(1, WIDTH - left + 1))
+        shared = [n for n, tile in enumerate(tile_boxes(header)) if tile.common(box).height * tile.common(box).width]
+        assert tiles_touching(header, box) == shared
+
+
+# Regions.
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_region_is_the_crop_of_the_whole(codec, data, whole, region):
+    part = codec.decode(data, region=region)
+    assert part.mode == "RGBA"
+    assert part.info["icc_profile"] == b"a profile"
+    pixels = np.asarray(part).astype(int)
+    expected = crop(whole, region)
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels - expected).max() <= 1
+    np.testing.assert_array_equal(pixels[:, :, 3], expected[:, :, 3])
+
+
+@pytest.mark.parametrize("tile_px", [64, 192, 1024])
+def test_random_regions_of_a_grey_image(codec, tile_px):
+    data = codec.encode(picture(250, 300)[:, :, 0], 0.9, tile_px=tile_px)
+    whole = np.asarray(codec.decode(data)).astype(int)
+    rng = np.random.default_rng(0)
+    for _ in range(15):
+        x, y = int(rng.integers(300)), int(rng.integers(250))
+        region = (x, y, int(rng.integers(1, 301 - x)), int(rng.integers(1, 251 - y)))
+        pixels = np.asarray(codec.decode(data, region=region)).astype(int)
+        assert pixels.shape == crop(whole, region).shape
+        assert np.abs(pixels - crop(whole, region)).max() <= 1
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_region_reads_only_the_tiles_that_it_and_its_margin_touch(codec, data, whole, region):
+    """All others are damaged; with one of its own damaged it fails."""
+    x, y, width, height = region
+    near = tiles_touching(unpack(data), with_margin(Box(y, x, height, width), HEIGHT, WIDTH))
+    far = [number for number in range(len(unpack(data).tiles)) if number not in near]
+    pixels = np.asarray(codec.decode(damaged(data, *far), region=region)).astype(int)
+    assert np.abs(pixels - crop(whole, region)).max() <= 1
+    with pytest.raises(CorruptError):
+        codec.decode(damaged(data, tiles_touching(unpack(data), Box(y, x, height, width))[-1]), region=region)
+
+
+def test_each_tile_is_decoded_once(codec, data, monkeypatch):
+    decode, numbers = Codec._decode_latents, []
+
+    def counting(self: Codec, header: Header, data: bytes, number: int) -> np.ndarray:
+        numbers.append(number)
+        return decode(self, header, data, number)
+
+    monkeypatch.setattr(Codec, "_decode_latents", counting)
+    for region in [None, *REGIONS]:
+        numbers.clear()
+        codec.decode(data, region=region)
+        assert len(numbers) == len(set(numbers))
+
+
+def test_region_within_a_tile_needs_no_synthesis_of_the_rest(codec, monkeypatch):
+    data = codec.encode(picture(512, 512), 0.5)
+    synthesise, shapes = codec.transforms.synthesise, []
+    monkeypatch.setattr(
+        codec.transforms, "synthesise", lambda y, condition: shapes.append(y.shape[2:]) or synthesise(y, condition)
+    )
+    codec.decode(data, region=(200, 200, 20, 20))
+    reach = MARGIN_PX // 16
+    assert shapes == [(2 * reach + 2, 2 * reach + 2)]
+
+
+OUTSIDE = [
+    (0, 0, WIDTH + 1, 1),
+    (0, 0, 1, HEIGHT + 1),
+    (-1, 0, 5, 5),
+    (0, -1, 5, 5),
+    (WIDTH, 0, 1, 1),
+    (0, 0, 0, 5),
+    (5, 5, -2, 5),
+    (0, 0, 2**70, 1),
+]
+
+
+@pytest.mark.parametrize("region", OUTSIDE)
+def test_region_outside_the_image_is_the_callers_mistake(codec, data, region):
+    for decode in (codec.decode, codec.decode_partial):
+        with pytest.raises(ValueError, match="region"):
+            decode(data, region=region)
+
+
+def test_limit_of_pixels_counts_the_image_not_the_region(codec, data):
+    with pytest.raises(ImageError, match="max_pixels"):
+        codec.decode(data, region=(0, 0, 1, 1), max_pixels=WIDTH * HEIGHT - 1)
+
+
+# Partial decoding.
+
+
+def test_sound_file_has_no_damage(codec, data, whole):
+    image, damage = codec.decode_partial(data)
+    assert damage == []
+    np.testing.assert_array_equal(np.asarray(image), whole)
+    assert image.info["icc_profile"] == b"a profile"
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["bytes", "symbols"])
+@pytest.mark.parametrize("tiles", [(0,), (5,), (11,), (1, 4, 6), tuple(range(1, 12)), tuple(range(12))], ids=str)
+def test_damaged_tiles_are_grey_and_listed(codec, data, whole, tiles, sealed):
+    """The others differ at most where the context of the damaged ones is missing."""
+    broken = damaged(data, *tiles, sealed=sealed)
+    header = unpack(broken)
+    image, damage = codec.decode_partial(broken)
+    assert [(part.tile, part.region) for part in damage] == [(tile, tile_region(header, tile)) for tile in tiles]
+    assert all("damaged" in part.reason and "\n" not in part.reason for part in damage)
+    pixels = np.asarray(image).astype(int)
+    np.testing.assert_array_equal(pixels[:, :, 3], whole[:, :, 3])
+    affected = np.zeros((HEIGHT, WIDTH), bool)
+    for tile in tiles:
+        box = tile_box(header, tile)
+        x, y, width, height = tile_region(header, tile)
+        assert (pixels[y : y + height, x : x + width, :3] == GREY_LEVEL).all()
+        affected[with_margin(box, HEIGHT, WIDTH).slices(Box(0, 0, 0, 0))] = True
+    assert np.abs(pixels - whole)[~affected].max(initial=0) <= 1
+
+
+def test_missing_context_repeats_the_edge_of_the_tile(codec, data, whole, monkeypatch):
+    """The pixels beside a damaged tile are then nearer to the truth than if it were zero, that is grey."""
+
+    def zero(part: Latents, source: Box, outer: Box) -> Latents:
+        latents = np.zeros((outer.height // 16, outer.width // 16, part.shape[2]), np.int16)
+        copy_overlap(part, source, latents, outer)
+        return latents
+
+    def error() -> float:
+        pixels = np.asarray(codec.decode_partial(damaged(data, 5)).image).astype(int)
+        beside = (slice(TILE_PX, 2 * TILE_PX), slice(2 * TILE_PX, 2 * TILE_PX + 8))
+        return np.abs(pixels - whole)[beside].mean()
+
+    repeated = error()
+    monkeypatch.setattr("codec.api.extended", zero)
+    assert 0.0 < repeated < 0.8 * error()
+
+
+def test_metadata_and_alpha_may_be_damaged(codec, data, whole):
+    header = unpack(data)
+    broken = bytearray(data)
+    for section in (header.metadata_section, header.alpha_section):
+        broken[section.start + section.length // 2] ^= 1
+    image, damage = codec.decode_partial(bytes(broken))
+    assert [("metadata" in part.reason, "alpha" in part.reason) for part in damage] == [(True, False), (False, True)]
+    assert all(part.tile is part.region is None for part in damage)
+    assert image.info == {}
+    pixels = np.asarray(image)
+    assert (pixels[:, :, 3] == 255).all()
+    np.testing.assert_array_equal(pixels[:, :, :3], whole[:, :, :3])
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.99])
+def test_file_that_is_cut_short_gives_the_tiles_that_are_there(codec, data, whole, share):
+    header = unpack(data)
+    cut = data[: int(header.tiles[0].start + share * (len(data) - header.tiles[0].start))]
+    lost = [n for n, section in enumerate(header.tiles) if section.start + section.length > len(cut)]
+    with pytest.raises(TruncatedError):
+        codec.decode(cut)
+    image, damage = codec.decode_partial(cut)
+    assert str(len(cut)) in damage[0].reason
+    assert [part.tile for part in damage] == [None, *lost]
+    assert 0 < len(lost) < len(header.tiles)
+    np.testing.assert_array_equal(np.asarray(image)[:64, :128], whole[:64, :128])
+
+
+def test_bytes_behind_the_end_are_damage(codec, data, whole):
+    image, damage = codec.decode_partial(data + b"?")
+    assert len(damage) == 1
+    np.testing.assert_array_equal(np.asarray(image), whole)
+
+
+def test_region_of_a_damaged_file_is_the_crop_of_what_is_left(codec, data):
+    broken = damaged(data, 5)
+    left = np.asarray(codec.decode_partial(broken).image).astype(int)
+    for region in REGIONS:
+        part, damage = codec.decode_partial(broken, region=region)
+        x, y, width, height = region
+        near = tiles_touching(unpack(data), with_margin(Box(y, x, height, width), HEIGHT, WIDTH))
+        assert [found.tile for found in damage] == [5] * (5 in near)
+        assert np.abs(np.asarray(part) - crop(left, region)).max() <= 1
+
+
+def test_damaged_header_stays_an_error(codec, data):
+    for bit in range(8 * unpack(data).metadata_section.start):
+        broken = bytearray(data)
+        broken[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CodecError):
+            codec.decode_partial(bytes(broken))
+
+
+def test_file_of_another_model_stays_an_error(codec, data):
+    header = unpack(data)
+    other = bytearray(data)
+    other[16] ^= 1
+    assert dataclasses.replace(unpack(reseal(bytes(other))), model_id=header.model_id) == header
+    with pytest.raises(ModelMismatchError):
+        codec.decode_partial(reseal(bytes(other)))
+
+
+# The command line.
+
+
+def run(*arguments: object):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.fixture
+def file(tmp_path: Path, data: bytes) -> Path:
+    path = tmp_path / "file.yoto"
+    path.write_bytes(data)
+    return path
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_command_decodes_a_region(file, codec, data, weights_path):
+    result = run("decode", file, "--region", "30,40,50,60", "--json", "--weights", weights_path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert (json.loads(result.stdout)["width"], json.loads(result.stdout)["height"]) == (50, 60)
+    expected = codec.decode(data, region=(30, 40, 50, 60))
+    np.testing.assert_array_equal(pixels_of(file.with_suffix(".png")), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    "region", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1.5,0,3,3", *(",".join(map(str, r)) for r in OUTSIDE)]
+)
+def test_command_refuses_a_region(file, region):
+    result = run("decode", file, f"--region={region}")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "region" in result.stderr.splitlines()[-1]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_command_writes_what_is_left_of_a_damaged_file(file, codec, data, weights_path):
+    broken = damaged(data, 2, 7)
+    file.write_bytes(broken)
+    result = run("decode", file, "--partial", "--weights", weights_path)
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert len(lines) == 2
+    assert "tile 2" in lines[0]
+    assert "x 256, y 0, 128×128 px" in lines[0]
+    assert "tile 7" in lines[1]
+    expected = np.asarray(codec.decode_partial(broken).image)
+    np.testing.assert_array_equal(pixels_of(file.with_suffix(".png")), expected)
+
+
+def test_command_is_content_with_a_sound_file(file, weights_path):
+    result = run("decode", file, "--partial", "--weights", weights_path)
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_command_cannot_read_a_damaged_header(file, data, weights_path):
+    file.write_bytes(data[:30])
+    result = run("decode", file, "--partial", "--weights", weights_path)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "cut short" in result.stderr
+    assert list(file.parent.iterdir()) == [file]
