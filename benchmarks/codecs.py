@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 from unittest.mock import patch
 
@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from PIL import AvifImagePlugin
 
-from codec.api import Codec
+from codec.api import DEFAULT_EFFORT, Codec
 from codec.image import Uint8Array
 
 OURS = "yoto"
+FAST = "yoto-fast"  # the same at effort 0
 
 
 class ImageCodec(Protocol):
@@ -54,10 +55,15 @@ class Yoto:
     codec: Codec
     settings: Sequence[float] = ()
     name: str = OURS
-    options: Mapping[str, object] = field(default_factory=dict)
+    effort: int = DEFAULT_EFFORT
+
+    @property
+    def options(self) -> Mapping[str, object]:
+        """The effort."""
+        return {"effort": self.effort}
 
     def encode(self, image: Uint8Array, setting: float) -> bytes:
-        return self.codec.encode(image, setting)
+        return self.codec.encode(image, setting, effort=self.effort)
 
     def decode(self, data: bytes) -> Uint8Array:
         return np.asarray(self.codec.decode(data, max_pixels=sys.maxsize))

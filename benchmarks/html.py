@@ -73,7 +73,7 @@ def page(summary: Summary, figures: dict[str, Figure], views: Sequence[View]) ->
         f"<h1>yoto-codec on {text(images)}</h1>",
         f"<p>Model {text(summary.model['id'])}, {len(summary.images)} pictures. Rate is that of the real file,"
         f" {AVERAGING}. † marks what others published; everything else was measured here.</p>",
-        *([f"<p>Not measured, since absent: {text(', '.join(summary.absent))}.</p>"] if summary.absent else []),
+        *([f"<p>Peers without a curve: {text(summary.missing)}.</p>"] if summary.missing else []),
         "<h2>Rate and distortion</h2>",
         *(plot(name, figures) for name in ("rd-psnr", "rd-ms-ssim")),
         section("Our points", curve_table(summary)),

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import click
 
+from benchmarks.codecs import OURS
 from benchmarks.files import write_whole
 from benchmarks.results import OURS_FILE, PEERS_FILE, ResultsError
-from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary, title
+from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary
 from benchmarks.tables import bd_table, curve_table, growth_table, markdown, peer_table, speed_table
 
+FIGURE = "benchmarks/results/plots/rd-psnr.svg"
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- results: python -m benchmarks.readme writes what follows -->", "<!-- results: end -->"
 
@@ -22,22 +24,25 @@ BEGIN, END = "<!-- results: python -m benchmarks.readme writes what follows -->"
 def results_text(summary: Summary) -> str:
     """The section, in Markdown."""
     model, machine = summary.model["id"], summary.ours.conditions["machine"]["cpu"]
+    effort = summary.ours.extra["codecs"][OURS]["effort"]
     parts = [
-        f"Kodak, {len(summary.images)} images, model `{model}`, bits of the real files, 8-bit RGB; means over images of"
-        f" bpp and of PSNR, by `python -m benchmarks.run` into [`{OURS_FILE}`](benchmarks/results/{OURS_FILE}) and"
-        f" [`{PEERS_FILE}`](benchmarks/results/{PEERS_FILE}) on one thread of a machine that calls itself {machine}.",
+        f"![PSNR over bits per pixel]({FIGURE})",
+        f"Kodak, {len(summary.images)} images, model `{model}`, effort {effort}, bits of the real files, 8-bit RGB;"
+        f" means over images of bpp and of PSNR, by `python -m benchmarks.run` into {link(OURS_FILE)} and"
+        f" {link(PEERS_FILE)} on one thread of a machine that calls itself {machine}.",
         markdown(curve_table(summary)),
         *bd_text(summary),
         *speed_text(summary),
         *memory_text(summary),
         *complexity_text(summary),
-        *(
-            [f"Not measured, since absent: {', '.join(title(name) for name in summary.absent)}."]
-            if summary.absent
-            else []
-        ),
+        *([f"Peers without a curve: {summary.missing}."] if summary.missing else []),
     ]
     return "\n\n".join(parts)
+
+
+def link(name: str) -> str:
+    """A link to a results file."""
+    return f"[`{name}`](benchmarks/results/{name})"
 
 
 def bd_text(summary: Summary) -> list[str]:
@@ -86,9 +91,9 @@ def complexity_text(summary: Summary) -> list[str]:
         return ["Complexity has not been counted for this model (`python -m benchmarks.complexity`)."]
     parts = summary.complexity["kmac_per_px"]
     text = (
-        f"{summary.kmacs('encode'):.1f} kMAC per pixel to encode (analysis {parts['encode']['g_a']:.1f}) and"
-        f" {summary.kmacs('decode'):.1f} to decode (synthesis {parts['decode']['g_s']:.1f}), counted by torch's"
-        " profiler (`python -m benchmarks.complexity`)"
+        f"{summary.kmacs('encode'):.1f} kMAC per pixel to encode ({summary.kmacs('encode_fast'):.1f} at effort 0,"
+        f" analysis {parts['encode_fast']['g_a']:.1f}) and {summary.kmacs('decode'):.1f} to decode (synthesis"
+        f" {parts['decode']['g_s']:.1f}), counted by torch's profiler (`python -m benchmarks.complexity`)"
     )
     counted = {entry["model"]: entry for entry in summary.complexity.get("compressai", {}).get("models", ())}
     if peer := counted.get("mbt2018-mean-vbr"):

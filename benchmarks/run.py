@@ -28,7 +28,7 @@ from benchmarks.metrics import ms_ssim, psnr_db, ssim
 from benchmarks.peers import PEER_NAMES, choose_peers
 from benchmarks.report import bd_table, curve_table
 from benchmarks.results import OURS_FILE, PEERS_FILE, Record, Results, ResultsError
-from codec.api import Codec
+from codec.api import DEFAULT_EFFORT, MAX_EFFORT, Codec
 from codec.errors import CodecError
 from codec.image import Uint8Array
 
@@ -137,6 +137,9 @@ def find_paths(dataset: Path | None, images: Path | None, anchored: bool) -> lis
 @click.option("--anchor", "anchor_names", multiple=True, help="Name of a published codec in it instead of a choice.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped.")
 @click.option("--qualities", default=DEFAULT_QUALITIES, show_default=True, callback=parse_qualities, help="Of yoto.")
+@click.option(
+    "--effort", type=click.IntRange(0, MAX_EFFORT), default=DEFAULT_EFFORT, show_default=True, help="Of yoto."
+)
 @click.option("--codecs", "names", default=",".join(CODEC_NAMES), show_default=True, callback=parse_codecs)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For every codec.")
 @click.option("--memory/--no-memory", "with_memory", default=True, help="Measure peak memory as well.")
@@ -153,6 +156,7 @@ def main(
     anchor_names: tuple[str, ...],
     weights: Path | None,
     qualities: list[float],
+    effort: int,
     names: list[str],
     threads: int,
     with_memory: bool,
@@ -176,7 +180,7 @@ def main(
                 codec = Codec(weights)
                 conditions = shared | {"versions": versions(OUR_PACKAGES), "model": model(codec.weights)}
                 results = Results(folder / OURS_FILE, conditions, replace)
-                measure_file([Yoto(codec, qualities)], [], paths, weights, with_memory, results)
+                measure_file([Yoto(codec, qualities, effort=effort)], [], paths, weights, with_memory, results)
             peers, absent = choose_peers(names)
             if peers or absent:
                 results = Results(folder / PEERS_FILE, shared | {"versions": versions(PEER_PACKAGES)}, replace)

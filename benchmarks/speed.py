@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import click
 
-from benchmarks.codecs import OURS, ImageCodec, Yoto, limited_to
+from benchmarks.codecs import FAST, ImageCodec, Yoto, limited_to
 from benchmarks.compressai_models import CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
 from benchmarks.files import write_json
@@ -117,7 +117,7 @@ def time_codec(codec: ImageCodec, setting: float, image: Uint8Array, threads: in
     row |= {"psnr_db": float(psnr_db(image, codec.decode(data)))}
     for name, timing in (("encode", encode), ("decode", decode)):
         row[f"{name}_s"] = timing.total_s
-        if codec.name == OURS:
+        if isinstance(codec, Yoto):
             row |= {f"{name}_prior_s": timing.prior_s, f"{name}_coder_s": timing.coder_s}
             row |= {f"{name}_entropy_share": timing.entropy_share}
     return row
@@ -142,10 +142,10 @@ def format_row(row: dict[str, Any], ours: dict[str, Any]) -> str:
         line += f" {'–':>7} {'–':>8} {'–':>8}"  # random weights
     for name in ("encode", "decode"):
         line += f"  {row[f'{name}_s']:>8.4f}"
-        if row is ours:
+        if f"{name}_prior_s" in row:
             prior, coder, share = (row[f"{name}_{part}"] for part in ("prior_s", "coder_s", "entropy_share"))
             line += f" (model {prior:.4f}, coder {coder:.4f}: {share:4.0%})"
-        else:
+        if row is not ours:
             line += f" (ours takes {ours[f'{name}_s'] / row[f'{name}_s']:6.2f} times that)"
     return line
 
@@ -211,7 +211,8 @@ def time_all(
     for threads in thread_counts:
         with limited_to(threads):
             first = time_codec(ours, quality, image, threads, repeats)
-            rows = [first, *(time_codec(peer, settings[peer.name], image, threads, repeats) for peer in peers)]
+            fast = time_codec(Yoto(ours.codec, name=FAST, effort=0), quality, image, threads, repeats)
+            rows = [first, fast, *(time_codec(peer, settings[peer.name], image, threads, repeats) for peer in peers)]
             if compressai_python:
                 rows += time_compressai(compressai_python, path, threads, repeats)
         timings += rows

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.codecs import OURS
+from benchmarks.codecs import FAST, OURS
 from benchmarks.comparison import BDRATE_FILE, Comparison, Row, load_comparison
-from benchmarks.peers import TITLES
+from benchmarks.peers import PEER_NAMES, TITLES
 from benchmarks.results import OURS_FILE, PEERS_FILE, Mean, Results
 
 SPEED_FILE, MEMORY_FILE, COMPLEXITY_FILE = "speed.json", "memory.json", "complexity.json"
@@ -53,10 +54,14 @@ class Summary:
         return [mean for results in self.files for mean in results.means(self.images)]
 
     @property
-    def absent(self) -> list[str]:
-        """Codecs that were asked for and are not installed where it was measured."""
-        names = {name for results in self.files for name in results.extra["absent"]}
-        return sorted(names | set(self.speed["absent"] if self.speed else ()))
+    def missing(self) -> str:
+        """A sentence that names the codecs of which there is no curve, and why; empty if there is none."""
+        absent = {name for results in self.files for name in results.extra["absent"]}
+        absent |= set(self.speed["absent"] if self.speed else ())
+        points = Counter(mean.codec for mean in self.means)
+        unfinished = [name for name in PEER_NAMES if points[name] < 2 and name not in absent]
+        reasons = (("not installed where this was measured", sorted(absent)), ("not measured yet", unfinished))
+        return "; ".join(f"{reason}: {', '.join(title(name) for name in names)}" for reason, names in reasons if names)
 
     def rows(self, codec: str = OURS) -> list[Row]:
         """BD-rates of a codec that could be had."""
@@ -64,7 +69,7 @@ class Summary:
         return [row for row in rows if row.codec == codec and row.whole]
 
     def kmacs(self, step: str) -> float | None:
-        """kMAC per pixel to "encode" or to "decode"."""
+        """kMAC per pixel to "encode", to "encode_fast" (effort 0), or to "decode"."""
         return sum(self.complexity["kmac_per_px"][step].values()) if self.complexity else None
 
 
@@ -101,4 +106,4 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def title(codec: str) -> str:
     """A codec's name for people."""
-    return "yoto-codec" if codec == OURS else TITLES.get(codec, codec)
+    return {OURS: "yoto-codec", FAST: "yoto-codec, effort 0", **TITLES}.get(codec, codec)

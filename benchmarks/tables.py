@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from benchmarks.codecs import OURS
+from benchmarks.codecs import FAST, OURS
 from benchmarks.report import BAND_NAMES, band_cells, range_cell
 from benchmarks.summary import Summary, title
 
@@ -110,7 +110,10 @@ def complexity_table(summary: Summary) -> Table:
     """kMAC per pixel of ours and of CompressAI's models."""
     if not summary.complexity:
         return Table(("codec", "encode", "decode"), [])
-    rows: list[Sequence[str]] = [("yoto-codec", f"{summary.kmacs('encode'):.1f}", f"{summary.kmacs('decode'):.1f}")]
+    rows: list[Sequence[str]] = [
+        (title(name), f"{summary.kmacs(step):.1f}", f"{summary.kmacs('decode'):.1f}")
+        for name, step in ((OURS, "encode"), (FAST, "encode_fast"))
+    ]
     rows += [
         (f"CompressAI {entry['model']}", f"{entry['encode_kmac']:.1f}", f"{entry['decode_kmac']:.1f}")
         for entry in summary.complexity.get("compressai", {}).get("models", ())
