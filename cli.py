@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from codec.arguments import (
+    Many,
+    device_option,
+    folder_of_many,
+    force_option,
+    inputs_argument,
+    json_option,
+    loudness_options,
+    many_options,
+    output_option,
+    parse_levels,
+    parse_region,
+    parse_suffix,
+    rate_options,
+    single,
+    weights_option,
+)
 from codec.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, Region, unpack
-from codec.errors import CodecError
+from codec.errors import explain
+from codec.files import STREAM, plan, read_input, write_output
+from codec.reports import report, report_skipped, run_many, warn
 
 if TYPE_CHECKING:
     from codec.api import Codec
     from codec.damage import Damage
 
-STREAM = Path("-")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -33,52 +48,13 @@ def one_line_errors(command: F) -> F:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
             return command(*args, **kwargs)
-        except CodecError as error:
-            raise click.ClickException(str(error)) from error
-        except OSError as error:
-            name = f"{error.filename}: " if error.filename else ""
-            raise click.ClickException(f"{name}{error.strerror or error}") from error
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "allocate" not in str(error):  # how torch says it
+        except Exception as error:
+            message = explain(error)
+            if message is None:
                 raise
-            raise click.ClickException("not enough memory for this image") from error
+            raise click.ClickException(message) from error
 
     return wrapper  # type: ignore[return-value]
-
-
-def read_input(path: Path) -> bytes:
-    """All bytes of a file, or of standard input for `-`."""
-    return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
-
-
-def output_path(given: Path | None, source: Path, suffix: str, force: bool) -> Path:
-    """The path to write: the one given, else the input's with another suffix; refuse to overwrite."""
-    path = given or (STREAM if source == STREAM else source.with_suffix(suffix))
-    if path != STREAM and path.exists() and not force:
-        raise click.ClickException(f"{path} exists; give --force to overwrite it")
-    return path
-
-
-def write_output(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: a temporary file beside it, then a rename."""
-    if path == STREAM:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    if path.exists() and not path.is_file():  # a device such as /dev/null cannot be replaced
-        path.write_bytes(data)
-        return
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def load_codec(weights: Path | None, device: str) -> Codec:
@@ -87,105 +63,80 @@ def load_codec(weights: Path | None, device: str) -> Codec:
     return Codec(weights, device)
 
 
-weights_option = click.option(
-    "--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped."
-)
-device_option = click.option(
-    "--device", default="cpu", show_default=True, help="Where the transforms run: cpu or cuda."
-)
-output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; - for stdout.")
-force_option = click.option("-f", "--force", is_flag=True, help="Overwrite the output.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="yoto-codec")
 def main() -> None:
     """Compress images with one learned model, at any quality."""
 
 
-def report(fields: dict[str, object], text: str, as_json: bool, to_stderr: bool) -> None:
-    """Print a result; on stderr if the data itself goes to stdout."""
-    click.echo(json.dumps(fields) if as_json else text, err=to_stderr)
-
-
 @main.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path, allow_dash=True))
-@click.argument("target", metavar="[OUT]", required=False, type=click.Path(path_type=Path, allow_dash=True))
-@click.option(
-    "-q", "--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="0 (fewest bits) to 1."
-)
+@inputs_argument
+@rate_options
+@click.option("--effort", type=click.IntRange(0, 8), default=1, show_default=True, help="More: smaller, slower.")
+@click.option("--levels", callback=parse_levels, metavar="LOW:HIGH", help="Values of black and white in 16-bit images.")
 @output_option
 @force_option
+@many_options
 @click.option("--metrics", is_flag=True, help="Decode again and print the PSNR.")
 @click.option("--strip", is_flag=True, help="Leave out ICC profile, Exif and XMP.")
 @json_option
+@loudness_options
 @weights_option
 @device_option
 @one_line_errors
 def encode(
-    source: Path,
-    target: Path | None,
+    inputs: tuple[Path, ...],
     quality: float,
+    target: dict[str, float] | None,
+    effort: int,
+    levels: tuple[float, float] | None,
     output: Path | None,
     force: bool,
+    many: Many,
     metrics: bool,
     strip: bool,
     as_json: bool,
+    verbose: bool,
+    quiet: bool,
     weights: Path | None,
     device: str,
 ) -> None:
-    """Compress the image IN to a .yoto file."""
-    path = output_path(single_output(target, output), source, ".yoto", force)
+    """Compress the image IN to a .yoto file, or many images, folders and quoted patterns to a folder, -o OUT."""
+    if folder := folder_of_many(inputs, output):
+        if metrics:
+            raise click.UsageError("--metrics is for one input")
+        from codec.batch import EncodeOptions, FileEncoder
+        from codec.image import readable_suffixes
+
+        tasks = plan(inputs, folder, ".yoto", readable_suffixes(), recursive=many.recursive)
+        options = EncodeOptions(quality, target, effort, not strip, levels)
+        work = FileEncoder(load_codec(weights, device), options)
+        run_many(tasks, work, many, force=force, as_json=as_json, verbose=verbose, quiet=quiet)
+        return
+    source, path = single(inputs, output, ".yoto", force, many)
+    if many.skip_existing and path.exists():
+        report_skipped(path, as_json, quiet)
+        return
     stream = read_input(source) if source == STREAM else None
     if stream is None and not source.is_file():
         raise click.ClickException(f"{source}: no such file")
 
     from io import BytesIO
 
-    from codec.image import open_image, psnr_db, to_planes
+    from codec.batch import EncodeOptions, encode_image
+    from codec.image import open_image
 
-    image = open_image(source if stream is None else BytesIO(stream))
-    codec = load_codec(weights, device)
-    start = time.perf_counter()
-    data = codec.encode(image, quality, keep_metadata=not strip)
-    seconds = time.perf_counter() - start
-    header = unpack(data, sys.maxsize)
-    fields: dict[str, object] = {
-        "output": str(path),
-        "bytes": len(data),
-        "bpp": round(header.bpp, 5),
-        "width": header.width,
-        "height": header.height,
-        "quality": quality,
-        "seconds": round(seconds, 3),
-    }
-    text = f"{path}: {len(data)} bytes, {header.bpp:.4f} bpp, {seconds:.2f} s"
-    if metrics:
-        decoded = codec.decode(data, max_pixels=sys.maxsize)
-        psnr = psnr_db(to_planes(image).colour, to_planes(decoded).colour)
-        fields["psnr_db"] = round(psnr, 3) if psnr != float("inf") else None
-        text += f", PSNR {psnr:.2f} dB"
-    write_output(path, data)
-    report(fields, text, as_json, path == STREAM)
-
-
-def single_output(target: Path | None, output: Path | None) -> Path | None:
-    """The output may be given as an argument or as an option, not as both."""
-    if target is not None and output is not None:
-        raise click.UsageError("the output is given twice")
-    return target or output
-
-
-def parse_region(context: click.Context, parameter: click.Parameter, value: str | None) -> Region | None:
-    """The four numbers of --region."""
-    if value is None:
-        return None
-    try:
-        x, y, width, height = (int(number) for number in value.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"'{value}' is no region such as 0,0,640,480") from error
-    return x, y, width, height
+    image = open_image(source if stream is None else BytesIO(stream), levels=levels)
+    options = EncodeOptions(quality, target, effort, not strip, levels, metrics)
+    encoded = encode_image(load_codec(weights, device), image, options)
+    write_output(path, encoded.data)
+    warn(encoded.notes, quiet)
+    if verbose:
+        mode, tiles, model = encoded.header.mode, len(encoded.header.tiles), encoded.header.model_id.hex()
+        click.echo(f"{mode}, tiles: {tiles}, qualities tried: {encoded.encodes}, weights: {model}", err=True)
+    if not quiet:
+        fields = {"output": str(path), **encoded.fields}
+        report(fields, f"{path}: {encoded}", as_json, path == STREAM)
 
 
 def report_damage(damage: list[Damage]) -> None:
@@ -199,33 +150,52 @@ def report_damage(damage: list[Damage]) -> None:
 
 
 @main.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path, allow_dash=True))
-@click.argument("target", metavar="[OUT]", required=False, type=click.Path(path_type=Path, allow_dash=True))
+@inputs_argument
 @output_option
 @force_option
-@click.option("--region", metavar="X,Y,W,H", callback=parse_region, help="Decode these pixels only.")
+@many_options
+@click.option(
+    "--suffix", default=".png", show_default=True, callback=parse_suffix, help="Format of the results for many inputs."
+)
+@click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Decode these pixels only.")
 @click.option("--partial", is_flag=True, help="Write what is left of a damaged file; exit with 1 if it is damaged.")
 @click.option(
     "--max-pixels", type=click.IntRange(1), default=DEFAULT_MAX_PIXELS, show_default=True, help="Refuse more."
 )
 @json_option
+@loudness_options
 @weights_option
 @device_option
 @one_line_errors
 def decode(
-    source: Path,
-    target: Path | None,
+    inputs: tuple[Path, ...],
     output: Path | None,
     force: bool,
+    many: Many,
+    suffix: str,
     region: Region | None,
     partial: bool,
     max_pixels: int,
     as_json: bool,
+    verbose: bool,
+    quiet: bool,
     weights: Path | None,
     device: str,
 ) -> None:
-    """Decompress the .yoto file IN, to PNG or what the output's suffix says."""
-    path = output_path(single_output(target, output), source, ".png", force)
+    """Decompress the .yoto file IN, to PNG or what the output's suffix says, or many files to a folder, -o OUT."""
+    if folder := folder_of_many(inputs, output):
+        if region or partial:
+            raise click.UsageError("--region and --partial are for one input")
+        from codec.batch import FileDecoder
+
+        tasks = plan(inputs, folder, suffix, {".yoto"}, recursive=many.recursive)
+        work = FileDecoder(load_codec(weights, device), suffix, max_pixels)
+        run_many(tasks, work, many, force=force, as_json=as_json, verbose=verbose, quiet=quiet)
+        return
+    source, path = single(inputs, output, ".png", force, many)
+    if many.skip_existing and path.exists():
+        report_skipped(path, as_json, quiet)
+        return
     data = read_input(source)
     header = unpack(data, max_pixels, whole=not partial)  # errors that need no weights come before importing torch
     if region:
@@ -253,7 +223,10 @@ def decode(
         "seconds": round(seconds, 3),
     }
     text = f"{path}: {image.width}×{image.height} px, {image.mode}, {seconds:.2f} s"
-    report(fields, text, as_json, path == STREAM)
+    if verbose:
+        click.echo(f"tiles: {len(header.tiles)}, weights: {header.model_id.hex()}", err=True)
+    if not quiet:
+        report(fields, text, as_json, path == STREAM)
     report_damage(damage)
 
 
@@ -278,6 +251,21 @@ def info(source: Path, as_json: bool) -> None:
         "bpp": round(header.bpp, 5),
     }
     report(fields, "\n".join(f"{name}: {value}" for name, value in fields.items()), as_json, False)
+
+
+@main.command()
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@json_option
+@weights_option
+@device_option
+@one_line_errors
+def compare(first: Path, second: Path, as_json: bool, weights: Path | None, device: str) -> None:
+    """Print how far the pictures A and B, of any format or .yoto, are apart: PSNR, SSIM, MS-SSIM, bytes."""
+    from codec.compare import compare_files
+
+    found = compare_files(first, second, partial(load_codec, weights, device))
+    report(found.fields, str(found), as_json, False)
 
 
 @main.command()
@@ -307,6 +295,30 @@ def demo(output: Path, weights: Path | None, device: str) -> None:
         click.echo(
             f"quality {quality}: {len(data):6d} bytes, {bpp:.3f} bpp, {psnr:.2f} dB PSNR, {stem}.yoto and {stem}.png"
         )
+
+
+@main.command("demo-server")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 for any that is free.")
+@click.option("--max-megapixels", type=click.FloatRange(0.001), default=25.0, show_default=True, help="Refuse more.")
+@weights_option
+@device_option
+@one_line_errors
+def demo_server(host: str, port: int, max_megapixels: float, weights: Path | None, device: str) -> None:
+    """Serve a page on which pictures can be coded and compared."""
+    try:
+        from codec.server import listen, serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("fastapi", "uvicorn"):
+            raise
+        raise click.ClickException(
+            "the demo server needs FastAPI and uvicorn: pip install 'yoto-codec[demo]'"
+        ) from error
+    with listen(host, port) as listener:
+        codec = load_codec(weights, device)
+        address = f"[{host}]" if ":" in host else host
+        click.echo(f"http://{address}:{listener.getsockname()[1]}/  (Ctrl+C stops the server)")
+        serve(codec, listener, host, round(max_megapixels * 1e6))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 import click
 import numpy as np
 
-from benchmarks.files import write_whole
+from codec.files import write_output
 from codec.image import Uint8Array, open_image
 
 KODAK_URL = "https://r0k.us/graphics/kodak/kodak"
@@ -79,7 +79,7 @@ def download_kodak(folder: Path, base_url: str = KODAK_URL) -> None:
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise DatasetError(f"{url} is not the published image: its SHA-256 is {found}, expected is {digest}")
-        write_whole(path, data)
+        write_output(path, data)
         click.echo(f"{number}/{len(KODAK_SHA256)} {path}", err=True)
 
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from benchmarks.bdrate import BANDS_DB
 from benchmarks.codecs import OURS, Yoto
 from benchmarks.dataset import DatasetError, find_kodak
-from benchmarks.files import write_whole
 from benchmarks.peers import choose_peers
 from benchmarks.plot import anchor_option, anchors_option, read_figures, results_option, svg
 from benchmarks.results import AVERAGING
@@ -34,6 +33,7 @@ from benchmarks.tables import (
 from benchmarks.visual import PEERS, PLACES, View, view
 from codec.api import Codec
 from codec.errors import CodecError
+from codec.files import write_output
 
 CSS = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #666; --ground: #fff; --text: #1a1a1a; --ours: #d1344b22; }
@@ -210,7 +210,7 @@ def main(
         )
     peers, _ = choose_peers(PEERS)
     views = [view(place, pictures_folder, Yoto(codec), quality, peers) for place in PLACES]
-    write_whole(output, page(summary, figures, views).encode())
+    write_output(output, page(summary, figures, views).encode())
     click.echo(f"{output}: {output.stat().st_size} bytes")
 
 

@@ -101,7 +101,7 @@ PEERS: tuple[Peer, ...] = (
     ),
     Peer("webp", "WebP", "WEBP", built_in("webp"), (0, 12, 35, 65, 82, 92, 98), {"method": 6}),
     Peer("avif", "AVIF", "AVIF", built_in("avif"), AVIF_SETTINGS, {"speed": 6, **AVIF_OPTIONS}),  # 6: Pillow's default
-    Peer("avif-slow", "AVIF, slow", "AVIF", built_in("avif"), AVIF_SETTINGS, {"speed": 4, **AVIF_OPTIONS}),
+    Peer("avif-slow", "AVIF (slow)", "AVIF", built_in("avif"), AVIF_SETTINGS, {"speed": 4, **AVIF_OPTIONS}),
     # Pillow leaves the colour transform (mct) off unless told: twice the rate.
     Jpeg2000(
         "jpeg2000",
@@ -113,7 +113,7 @@ PEERS: tuple[Peer, ...] = (
     ),
     # Always 4:4:4, in a perceptual colour space; it has no tuning for PSNR.
     Peer("jpegxl", "JPEG XL", "JXL", jpegxl_present, JPEGXL_SETTINGS, {"effort": 7}),  # 7: default
-    Peer("jpegxl-slow", "JPEG XL, slow", "JXL", jpegxl_present, JPEGXL_SETTINGS, {"effort": 9}),
+    Peer("jpegxl-slow", "JPEG XL (slow)", "JXL", jpegxl_present, JPEGXL_SETTINGS, {"effort": 9}),
     # x265; its slower presets than libheif's default, "slow", gained nothing.
     Peer(
         "heic",

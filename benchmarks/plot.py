@@ -20,9 +20,9 @@ from benchmarks.anchors import DEFAULT_ANCHORS, VTM, Anchors, load_anchors
 from benchmarks.bdrate import Curve, bd_rate
 from benchmarks.codecs import OURS
 from benchmarks.comparison import curve_of
-from benchmarks.files import write_whole
 from benchmarks.results import Mean, ResultsError
 from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary, title
+from codec.files import write_output
 
 # Published curves drawn unless others are chosen: more would hide each other.
 DRAWN_ANCHORS = (VTM, "CompressAI mbt2018-mean (mse)", "CompressAI mbt2018-mean-vbr", "QARV base")
@@ -204,7 +204,7 @@ def write_files(figures: dict[str, Figure], folder: Path) -> None:
                 buffer = io.BytesIO()
                 metadata = {"Date": None} if form == "svg" else None
                 figure.savefig(buffer, format=form, dpi=144, metadata=metadata)
-            write_whole(folder / f"{name}.{form}", buffer.getvalue())
+            write_output(folder / f"{name}.{form}", buffer.getvalue())
 
 
 def read_figures(

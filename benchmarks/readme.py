@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 
 from benchmarks.codecs import OURS
-from benchmarks.files import write_whole
 from benchmarks.results import OURS_FILE, PEERS_FILE, ResultsError
 from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary
 from benchmarks.tables import bd_table, curve_table, growth_table, markdown, peer_table, speed_table
+from codec.files import write_output
 
 FIGURE = "benchmarks/results/plots/rd-psnr.svg"
 README = Path(__file__).parent.parent / "README.md"
@@ -117,7 +117,7 @@ def main() -> None:
         text = replaced(README.read_text(), results_text(load_summary(RESULTS)))
     except (SummaryError, ResultsError, ValueError, json.JSONDecodeError) as error:
         raise click.ClickException(str(error)) from error
-    write_whole(README, text.encode())
+    write_output(README, text.encode())
     click.echo(f"{README.name} holds the results of {RESULTS.name}")
 
 

@@ -19,6 +19,7 @@ from codec.errors import (
     ImageError,
     ModelMismatchError,
     NotYotoError,
+    TooLargeError,
     TruncatedError,
     UnsupportedVersionError,
     WeightsError,
@@ -26,6 +27,8 @@ from codec.errors import (
 
 if TYPE_CHECKING:
     from codec.api import Codec, decode, encode
+    from codec.image import scale_levels
+    from codec.target import encode_to_target
 
 __all__ = [
     "BitstreamError",
@@ -37,12 +40,16 @@ __all__ = [
     "Metadata",
     "ModelMismatchError",
     "NotYotoError",
+    "TooLargeError",
     "TruncatedError",
     "UnsupportedVersionError",
     "WeightsError",
     "decode",
     "encode",
+    "encode_to_target",
     "read_header",
+    "register_pillow",
+    "scale_levels",
 ]
 
 
@@ -50,4 +57,13 @@ def __getattr__(name: str) -> Any:
     """Import what needs torch (2–3 s) at its first use, so that headers and errors do not pay for it."""
     if name in ("Codec", "decode", "encode"):
         return getattr(import_module("codec.api"), name)
+    if name == "encode_to_target":
+        return import_module("codec.target").encode_to_target
+    if name == "scale_levels":
+        return import_module("codec.image").scale_levels
     raise AttributeError(f"module 'codec' has no attribute '{name}'")
+
+
+def register_pillow() -> None:
+    """Let Pillow open and save `.yoto` files, as `import codec.pillow` does; a second call changes nothing."""
+    import_module("codec.pillow").register()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache, partial
 from types import EllipsisType
 from typing import Any, NamedTuple
@@ -24,7 +25,6 @@ from codec.bitstream import (
     Region,
     Section,
     pack,
-    pack_alpha,
     read_alpha,
     read_metadata,
     unpack,
@@ -117,18 +117,25 @@ class Codec:
             ValueError: an argument is out of range.
         """
         rate_point = integer_quality(quality)
+        planes = to_planes(image)
+        if not keep_metadata:
+            planes = replace(planes, metadata=Metadata())
+        return self.encode_planes(planes, rate_point, effort, tile_px)
+
+    def encode_planes(
+        self, planes: Planes, rate_point: int, effort: int = DEFAULT_EFFORT, tile_px: int = TILE_PX
+    ) -> bytes:
+        """Compress an image that `to_planes` took apart, at an integer rate point; see `encode`."""
         if tile_px % TILE_UNIT_PX or not 1 <= tile_px // TILE_UNIT_PX <= 255:
             raise ValueError(f"tile_px is {tile_px}; expected a multiple of {TILE_UNIT_PX} up to {255 * TILE_UNIT_PX}")
         if not 0 <= effort <= MAX_EFFORT:
             raise ValueError(f"effort is {effort}; it must lie in 0 … {MAX_EFFORT}")
-        planes = to_planes(image)
         height, width, channels = planes.colour.shape
         header = Header(
             width, height, rate_point, self.weights.model_id, channels == 3, planes.alpha is not None, tile_px
         )
         tiles = [self._encode_tile(planes.colour, box, rate_point, effort) for box in tile_boxes(header)]
-        alpha = b"" if planes.alpha is None else pack_alpha(planes.alpha.tobytes())
-        return pack(header, tiles, alpha, planes.metadata if keep_metadata else Metadata())
+        return pack(header, tiles, planes.packed_alpha, planes.metadata)
 
     def decode(self, data: bytes, *, region: Region | None = None, max_pixels: int = DEFAULT_MAX_PIXELS) -> Image.Image:
         """Decompress the bytes of a `.yoto` file.
@@ -146,7 +153,7 @@ class Codec:
         Raises:
             BitstreamError: the data is no `.yoto` file, or damaged.
             ModelMismatchError: it was encoded with other weights.
-            ImageError: it has more than `max_pixels`.
+            TooLargeError: it has more than `max_pixels`.
             ValueError: the region is empty or does not lie within the image.
         """
         header = unpack(data, max_pixels)

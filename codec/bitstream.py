@@ -43,7 +43,7 @@ import zlib
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from codec.errors import CorruptError, ImageError, NotYotoError, TruncatedError, UnsupportedVersionError
+from codec.errors import CorruptError, NotYotoError, TooLargeError, TruncatedError, UnsupportedVersionError
 
 MAGIC = b"\xd9YTO"
 VERSION = 1
@@ -181,11 +181,11 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, whole: bool = T
 
     Raises:
         NotYotoError, UnsupportedVersionError, TruncatedError, CorruptError: see the top of this file.
-        ImageError: more than `max_pixels`.
+        TooLargeError: more than `max_pixels`.
     """
     header, end = _unpack_fixed(data)
     if header.width * header.height > max_pixels:
-        raise ImageError(
+        raise TooLargeError(
             f"the image has {header.width}×{header.height} px, more than the limit of {max_pixels};"
             " raise max_pixels if you trust the file"
         )

@@ -9,6 +9,7 @@ CodecError
 ├── ModelMismatchError           the file names other weights than those loaded
 ├── WeightsError                 the weights file is missing, damaged or of another shape
 └── ImageError                   unreadable, unsupported mode, too large
+    └── TooLargeError            more pixels than the caller allows
 """
 
 
@@ -46,3 +47,18 @@ class WeightsError(CodecError):
 
 class ImageError(CodecError):
     """The image cannot be read, or cannot be coded."""
+
+
+class TooLargeError(ImageError):
+    """The image has more pixels than the caller allows."""
+
+
+def explain(error: Exception) -> str | None:
+    """One line for an error that data, files or memory cause; None for a fault of the program."""
+    if isinstance(error, CodecError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error)):
+        return "not enough memory for this image"  # RuntimeError is how torch says it
+    return None

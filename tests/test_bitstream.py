@@ -28,6 +28,7 @@ from codec.errors import (
     CorruptError,
     ImageError,
     NotYotoError,
+    TooLargeError,
     TruncatedError,
     UnsupportedVersionError,
 )
@@ -163,7 +164,7 @@ def test_rejects_tile_size_zero():
 
 def test_rejects_more_pixels_than_the_limit():
     assert unpack(SAMPLE, max_pixels=300 * 130).width == 300
-    with pytest.raises(ImageError, match="max_pixels"):
+    with pytest.raises(TooLargeError, match="max_pixels"):
         unpack(SAMPLE, max_pixels=300 * 130 - 1)
 
 

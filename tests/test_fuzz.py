@@ -129,7 +129,7 @@ def test_only_codec_errors_escape(outcomes):
 
 def test_damage_gets_past_every_check(outcomes):
     """Else the test above would try the header alone."""
-    errors = ("CorruptError", "TruncatedError", "ModelMismatchError", "ImageError", "UnsupportedVersionError")
+    errors = ("CorruptError", "TruncatedError", "ModelMismatchError", "TooLargeError", "UnsupportedVersionError")
     assert set(errors) < set(outcomes)
     assert outcomes["decoded"] > FILES // 10
     assert outcomes["CorruptError"] > FILES // 4

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from conftest import picture
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from codec.bitstream import Metadata
-from codec.errors import ImageError
-from codec.image import Planes, open_image, psnr_db, save_image, to_pil, to_planes
+from codec.errors import ImageError, TooLargeError
+from codec.image import (
+    SIXTEEN_BITS,
+    Planes,
+    frames,
+    open_image,
+    psnr_db,
+    readable_suffixes,
+    save_image,
+    scale_levels,
+    to_pil,
+    to_planes,
+)
 from codec.tiles import Box, padded_size, read_region
 
 ORIENTATION, DESCRIPTION = 0x0112, 0x010E
@@ -51,21 +64,148 @@ def test_coded_modes_pass_unchanged(mode, channels):
     np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
 
 
-CONVERTED = {"1": "L", "P": "RGB", "CMYK": "RGB", "YCbCr": "RGB", "PA": "RGBA"}
+CONVERTED = {
+    "1": "L",
+    "La": "LA",
+    "P": "RGBA",  # its palette has alpha
+    "PA": "RGBA",
+    "RGBa": "RGBA",
+    "RGBX": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+    "HSV": "RGB",
+    "LAB": "RGB",
+}
 
 
 @pytest.mark.parametrize(("mode", "target"), CONVERTED.items())
 def test_other_8_bit_modes_are_converted(mode, target):
-    image = pil(mode)
+    image = pil("LA" if mode == "La" else "RGB" if mode in ("HSV", "LAB") else "RGBA").convert(mode)
     result = to_pil(to_planes(image))
     assert result.mode == target
     np.testing.assert_array_equal(np.asarray(result), np.asarray(image.convert(target)))
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I", "F", "LAB", "HSV"])
-def test_modes_without_an_8_bit_form_are_refused(mode):
-    with pytest.raises(ImageError, match=f"mode {mode}"):
-        to_planes(Image.new(mode, (4, 4)))
+def test_opaque_palette_becomes_rgb():
+    image = saved(pil("RGB").convert("P"))
+    assert image.mode == "P"
+    result = to_pil(to_planes(image))
+    assert result.mode == "RGB"
+    np.testing.assert_array_equal(np.asarray(result), np.asarray(image.convert("RGB")))
+
+
+def test_grey_stored_as_rgb_stays_rgb():
+    assert to_planes(pil("L").convert("RGB")).colour.shape == (5, 7, 3)
+
+
+# More than 8 bits a channel.
+
+DEEP = {"I;16": np.uint16, "I": np.int32, "F": np.float32}
+
+
+def deep(mode: str, values: list[float]) -> Image.Image:
+    image = Image.fromarray(np.array([values], DEEP[mode]))
+    assert image.mode == mode
+    return image
+
+
+@pytest.mark.parametrize("mode", DEEP)
+def test_deep_modes_are_refused_with_their_range(mode):
+    with pytest.raises(ImageError, match=rf"mode {mode}, values from 3 to 4012, .* --levels LOW:HIGH"):
+        to_planes(deep(mode, [4012, 3, 7]))
+
+
+@pytest.mark.parametrize("mode", DEEP)
+def test_levels_scale_deep_images(mode):
+    image = scale_levels(deep(mode, [0, 1000, 4000]), 0, 4000)
+    assert image.mode == "L"
+    assert np.asarray(image).tolist() == [[0, 64, 255]]
+
+
+@pytest.mark.parametrize("levels", [(1, 4000), (0, 3999)])
+def test_levels_never_clip(levels):
+    with pytest.raises(ImageError, match="from 0 to 4000, outside the levels"):
+        scale_levels(deep("I;16", [0, 1000, 4000]), *levels)
+
+
+def test_not_a_number_is_outside_every_range():
+    with pytest.raises(ImageError, match="outside the levels"):
+        scale_levels(deep("F", [0.0, float("nan")]), 0, 1)
+
+
+@pytest.mark.parametrize("levels", [(1, 1), (2, 1), (float("nan"), 1)])
+def test_levels_in_the_wrong_order_are_the_callers_mistake(levels):
+    with pytest.raises(ValueError, match="below"):
+        scale_levels(deep("I", [1, 2]), *levels)
+
+
+def test_levels_are_for_deep_images():
+    with pytest.raises(ImageError, match="mode RGB"):
+        scale_levels(pil("RGB"), 0, 255)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_scaled_image_is_upright_and_keeps_its_metadata(form):
+    buffer = io.BytesIO()
+    deep("I;16", [0, 65535, 257]).save(buffer, form, exif=exif(orientation=6, description="kept"))
+    image = scale_levels(open_image(io.BytesIO(buffer.getvalue())), *SIXTEEN_BITS)
+    assert np.asarray(image).tolist() == [[0], [255], [1]]
+    assert loaded(image.info["exif"])[DESCRIPTION] == "kept"
+
+
+def png_16(values: list[int]) -> bytes:
+    """One row of 16-bit RGB, as a PNG file."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", len(values) // 3, 1, 16, 2, 0, 0, 0)),
+        (
+            b"IDAT",
+            zlib.compress(b"\0" + struct.pack(f">{len(values)}H", *values)),
+        ),
+    )
+    parts = [len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4) for kind, data in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts) + bytes.fromhex("0000000049454e44ae426082")
+
+
+def ppm_16(values: list[int]) -> bytes:
+    return b"P6 %d 1 65535\n" % (len(values) // 3) + struct.pack(f">{len(values)}H", *values)
+
+
+@pytest.mark.parametrize("make", [png_16, ppm_16])
+def test_16_bit_colour_is_coded_only_if_asked_for(make):
+    data = make([0, 0x1234, 0xFFFF, 257, 514, 0xFF00])
+    with pytest.raises(ImageError, match=r"16 bits a channel.*--levels 0:65535"):
+        open_image(io.BytesIO(data))
+    with pytest.raises(ImageError, match="16 bits a channel"):
+        open_image(io.BytesIO(data), levels=(0, 4095))
+    image = open_image(io.BytesIO(data), levels=SIXTEEN_BITS)
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image).astype(int).ravel() - [0, 0x12, 0xFF, 1, 2, 0xFE]).max() <= 1
+
+
+def test_levels_leave_8_bit_files_alone():
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "PNG")
+    np.testing.assert_array_equal(np.asarray(open_image(buffer, levels=SIXTEEN_BITS)), np.asarray(pil("RGB")))
+
+
+@pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "AVIF", "TIFF"])
+def test_first_frame_is_read_and_all_are_counted(form, tmp_path):
+    pages = [Image.new("RGB", (7, 5), colour) for colour in ("red", "lime", "blue")]
+    pages[0].save(tmp_path / "x", form, save_all=True, append_images=pages[1:])
+    image = open_image(tmp_path / "x")
+    assert frames(image) == 3
+    assert image.convert("RGB").getpixel((3, 2))[0] > 200
+    assert frames(pil("RGB")) == 1
+
+
+def test_preview_of_a_camera_is_no_frame():
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "MPO", save_all=True, append_images=[pil("RGB")])
+    image = open_image(buffer)
+    assert (image.format, image.n_frames, frames(image)) == ("MPO", 2, 1)
+
+
+# Alpha that is not a channel.
 
 
 def test_transparent_palette_entry_becomes_alpha():
@@ -77,13 +217,13 @@ def test_transparent_palette_entry_becomes_alpha():
     assert planes.alpha.tolist() == [[255, 0]]
 
 
-@pytest.mark.parametrize(("mode", "transparent"), [("L", 7), ("RGB", (7, 8, 9))])
+@pytest.mark.parametrize(("mode", "transparent"), [("1", 0), ("L", 7), ("RGB", (7, 8, 9))])
 def test_transparent_colour_becomes_alpha(mode, transparent):
-    image = Image.new(mode, (2, 1))
+    image = Image.new(mode, (2, 1), 1 if mode == "1" else 0)
     image.putpixel((1, 0), transparent)
     planes = to_planes(saved(image, transparency=transparent))
     assert planes.alpha.tolist() == [[255, 0]]
-    assert to_pil(planes).mode == mode + "A"
+    assert to_pil(planes).mode == mode.replace("1", "L") + "A"
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
@@ -136,6 +276,15 @@ def test_metadata_is_kept(form, options):
     assert planes.metadata.icc_profile == profile
     assert planes.metadata.xmp == XMP % 1
     assert loaded(planes.metadata.exif)[DESCRIPTION] == "kept"
+
+
+def test_exif_of_tiff_is_kept_without_the_tags_of_its_layout():
+    block = exif(description="kept")
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] = 2.0
+    kept = loaded(to_planes(saved(pil("RGB"), "TIFF", exif=block.tobytes())).metadata.exif)
+    assert kept[DESCRIPTION] == "kept"
+    assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FNumber] == 2.0
+    assert ExifTags.Base.ImageWidth not in kept
 
 
 def loaded(block: bytes) -> Image.Exif:
@@ -255,20 +404,40 @@ def test_missing_file_is_an_os_error(tmp_path):
         open_image(tmp_path / "missing.png")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".webp", ".jpg"])
-def test_suffix_chooses_the_format(suffix):
-    image = open_image(io.BytesIO(save_image(pil("RGB"), suffix)))
-    assert image.format == {".png": "PNG", ".tif": "TIFF", ".webp": "WEBP", ".jpg": "JPEG"}[suffix.lower()]
+FORMATS = {".png": "PNG", ".tif": "TIFF", ".webp": "WEBP", ".jpg": "JPEG", ".avif": "AVIF", ".bmp": "BMP"}
+
+
+@pytest.mark.parametrize("suffix", [*FORMATS, ".PNG"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_suffix_chooses_the_format(mode, suffix):
+    image = open_image(io.BytesIO(save_image(pil(mode), suffix)))
+    assert image.format == FORMATS[suffix.lower()]
     assert image.size == (7, 5)
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [("RGB", ".yoto"), ("RGB", ""), ("RGB", ".svg"), ("RGBA", ".jpg")])
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".webp", ".avif", ".jp2", ".tga"])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_is_written_where_there_is_room(mode, suffix):
+    image = open_image(io.BytesIO(save_image(pil(mode), suffix))).convert("RGBA")
+    error = np.asarray(image)[:, :, 3].astype(int) - np.asarray(pil(mode))[:, :, -1]
+    assert np.abs(error).max() <= (6 if suffix == ".avif" else 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("RGB", ""),
+        ("RGB", ".svg"),
+        ("RGB", ".ico"),
+        *((m, s) for m in ("LA", "RGBA") for s in (".jpg", ".bmp", ".ppm")),
+    ],
+)
 def test_what_cannot_be_written_is_an_image_error(mode, suffix):
-    with pytest.raises(ImageError, match="cannot be written"):
+    with pytest.raises(ImageError, match=r"^[^\n]*cannot be written[^\n]*use \.png$"):
         save_image(pil(mode), suffix)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".tif", ".avif"])
 def test_saved_file_carries_the_metadata(suffix):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     metadata = Metadata(profile, exif(description="kept").tobytes(), XMP % 1)
@@ -276,6 +445,12 @@ def test_saved_file_carries_the_metadata(suffix):
     kept = to_planes(image).metadata
     assert (kept.icc_profile, kept.xmp) == (metadata.icc_profile, metadata.xmp)
     assert loaded(kept.exif)[DESCRIPTION] == "kept"
+
+
+def test_readable_suffixes_are_those_of_pictures():
+    suffixes = readable_suffixes()
+    assert {".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".gif", ".bmp"} <= suffixes
+    assert not {".yoto", ".txt", ".pdf", ".mpg", ".h5"} & suffixes
 
 
 def test_psnr():
@@ -311,3 +486,12 @@ def test_region_inside_the_image_is_not_padded():
     colour = picture(192, 192)
     x = read_region(colour, Box(64, 128, 64, 64))
     np.testing.assert_array_equal((x[0] * 255.0).round().permute(1, 2, 0).numpy(), colour[64:128, 128:])
+
+
+def test_limit_of_pixels_is_checked_before_they_are_decoded():
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "PNG")
+    assert open_image(io.BytesIO(buffer.getvalue()), max_pixels=5 * 7).size == (7, 5)
+    header_only = buffer.getvalue()[:60]
+    with pytest.raises(TooLargeError, match="7×5 px, more than the limit of 34"):
+        open_image(io.BytesIO(header_only), max_pixels=5 * 7 - 1)

@@ -1,16 +1,21 @@
 """Undo freezing: the trainable network of a released weights file, so that training can go on from it.
 
-Exact but for rounding: weights to 15 bits, FiLM by a least-squares fit of its tables over quality.
+    python -m training.thaw --output start.pt
+
+writes a checkpoint that a configuration names as `init_from`; the trainer itself needs no entropy coder. Exact but for
+rounding: weights to 15 bits, FiLM by a least-squares fit of its tables over quality.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import torch
 from torch import Tensor, nn
 
 from codec import fixed, weights
+from codec.errors import CodecError
 from codec.layers import Depthwise, FiLMPointwise
 from codec.model import Z_INDEX_START, YotoModel
 from training.export import constant, context_steps, head_units, knot_conditions
@@ -94,3 +99,18 @@ class Thawer:
 def thaw(path: Path | None = None) -> YotoModel:
     """The trainable form of a weights file, by default the released one; WeightsError if it cannot be used."""
     return Thawer(weights.load(path)).fill()
+
+
+@click.command()
+@click.option("--weights", "path", type=click.Path(path_type=Path), help="Weights file; the released one if not given.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Checkpoint to write.")
+def main(path: Path | None, output: Path) -> None:
+    """Make a starting point of training from a weights file."""
+    try:
+        torch.save({"ema": thaw(path).state_dict()}, output)
+    except CodecError as error:
+        raise click.ClickException(str(error)) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,6 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from codec.errors import CodecError
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
 from training.train import Trainer, default_device
@@ -60,7 +59,7 @@ def main(config_path: Path, data: Path, images: int, steps: int, device: str) ->
         config = TrainConfig.load(config_path)
         sampler = CropSampler(find_images(data)[:images], torch.device(device))
         trainer = Trainer(config, sampler, torch.device(device))
-    except (CodecError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for _ in range(WARM_UP_STEPS):
         trainer.train_step()

@@ -20,14 +20,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from codec.errors import CodecError
 from codec.model import YotoModel
 from training.config import TrainConfig
 from training.data import CropSampler, find_images, validation_crops
 from training.init import init_from_images
 from training.loss import ConditionalLoss, LossValue
 from training.muon import Muon
-from training.thaw import thaw
 
 VALIDATION_QUALITIES = (0.1, 0.5, 0.9)
 HELD_OUT = 32  # every 32nd image is for validation
@@ -59,16 +57,12 @@ def make_optimisers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 
 def start_from(model: YotoModel, path: Path) -> None:
-    """Take the weights of a checkpoint or a released file; blocks that it lacks stay the identity.
+    """Take the averaged weights of a checkpoint; blocks that it lacks stay the identity.
 
     Raises:
         ValueError: it is of another shape otherwise.
-        WeightsError: it is no usable weights file.
     """
-    if path.suffix == ".safetensors":
-        start = thaw(path).state_dict()
-    else:
-        start = torch.load(path, map_location="cpu", weights_only=True)["ema"]
+    start = torch.load(path, map_location="cpu", weights_only=True)["ema"]
     try:
         missing, unexpected = model.load_state_dict(start, strict=False)
     except RuntimeError as error:
@@ -319,7 +313,7 @@ def main(config_path: Path, data: Path, out: Path, device: str) -> None:
         held_out = paths[::HELD_OUT][: config.validation_images]
         sampler = CropSampler([p for i, p in enumerate(paths) if i % HELD_OUT], torch.device(device))
         trainer = Trainer(config, sampler, torch.device(device))
-    except (CodecError, ValueError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise click.ClickException(str(error)) from error
     run(trainer, out, validation_crops(held_out, config.final_patch))
     if dist.is_initialized():

@@ -1,0 +1,143 @@
+"""How far two pictures are apart: PSNR, SSIM and MS-SSIM of 8-bit pictures, colour channels only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from codec.bitstream import MAGIC
+from codec.errors import ImageError
+from codec.image import Planes, Uint8Array, open_image, psnr_db, to_planes
+
+if TYPE_CHECKING:
+    from codec.api import Codec
+
+# Wang, Bovik, Sheikh & Simoncelli 2004 (SSIM); Wang, Simoncelli & Bovik 2003 (weights of the scales).
+WINDOW_PX = 11
+WINDOW_SIGMA_PX = 1.5
+STABILISERS = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SSIM_MIN_PX = (WINDOW_PX - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
+
+
+class Comparison(NamedTuple):
+    """Two pictures of one size, px; SSIM and MS-SSIM are None for pictures smaller than their windows.
+
+    `alpha_equal` is None if neither has transparency.
+    """
+
+    width: int
+    height: int
+    size_bytes: tuple[int, int]
+    psnr_db: float
+    ssim: float | None
+    ms_ssim: float | None
+    alpha_equal: bool | None
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """The report of the command; an infinite PSNR is None."""
+        return {
+            "width": self.width,
+            "height": self.height,
+            "psnr_db": round(self.psnr_db, 3) if math.isfinite(self.psnr_db) else None,
+            "ssim": None if self.ssim is None else round(self.ssim, 6),
+            "ms_ssim": None if self.ms_ssim is None else round(self.ms_ssim, 6),
+            "alpha_equal": self.alpha_equal,
+            "bytes": list(self.size_bytes),
+            "bpp": [round(8.0 * size / (self.width * self.height), 5) for size in self.size_bytes],
+        }
+
+    def __str__(self) -> str:
+        lines = [f"size: {self.width}×{self.height} px", f"PSNR: {self.psnr_db:.2f} dB"]
+        for name, value, side in (("SSIM", self.ssim, WINDOW_PX), ("MS-SSIM", self.ms_ssim, MS_SSIM_MIN_PX)):
+            lines.append(f"{name}: needs {side} px a side" if value is None else f"{name}: {value:.6f}")
+        if self.alpha_equal is not None:
+            lines.append(f"alpha: {'equal' if self.alpha_equal else 'different'}")
+        for name, size in zip("AB", self.size_bytes, strict=True):
+            lines.append(f"{name}: {size} bytes, {8.0 * size / (self.width * self.height):.4f} bpp")
+        return "\n".join(lines)
+
+
+def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Comparison:
+    """Compare two image files of any format; `load` is called if one is a .yoto file.
+
+    Raises:
+        ImageError: one cannot be read, or they differ in size.
+        CodecError, OSError: as for decoding and reading.
+    """
+    a, b = (_planes(path, load) for path in (first, second))
+    (height, width), other = a.colour.shape[:2], b.colour.shape[:2]
+    if (height, width) != other:
+        raise ImageError(f"{first} has {width}×{height} px, {second} {other[1]}×{other[0]}; sizes must be equal")
+    channels = max(a.colour.shape[2], b.colour.shape[2])  # grey against colour is compared in colour
+    x, y = (np.broadcast_to(planes.colour, (height, width, channels)) for planes in (a, b))
+    similarity = ssim(x, y) if min(height, width) >= WINDOW_PX else None
+    multiscale = ms_ssim(x, y) if min(height, width) >= MS_SSIM_MIN_PX else None
+    sizes = first.stat().st_size, second.stat().st_size
+    return Comparison(width, height, sizes, psnr_db(x, y), similarity, multiscale, _alpha_equal(a, b))
+
+
+def _planes(path: Path, load: Callable[[], Codec]) -> Planes:
+    with path.open("rb") as file:
+        is_yoto = file.read(len(MAGIC)) == MAGIC
+    return to_planes(load().decode(path.read_bytes()) if is_yoto else open_image(path))
+
+
+def _alpha_equal(a: Planes, b: Planes) -> bool | None:
+    """An image without alpha is opaque."""
+    if a.alpha is None and b.alpha is None:
+        return None
+    first, second = (255 if planes.alpha is None else planes.alpha for planes in (a, b))
+    return bool(np.all(np.equal(first, second)))
+
+
+def ssim(a: Uint8Array, b: Uint8Array) -> float:
+    """Structural similarity of uint8 (H, W, C), sides of WINDOW_PX at least, mean over the channels."""
+    return float(np.mean([_ssim_terms(x, y)[0] for x, y in _channels(a, b)]))
+
+
+def ms_ssim(a: Uint8Array, b: Uint8Array) -> float:
+    """Multi-scale SSIM of uint8 (H, W, C), sides of MS_SSIM_MIN_PX at least, mean over the channels."""
+    values = []
+    for x, y in _channels(a, b):
+        value = 1.0
+        for scale, weight in enumerate(SCALE_WEIGHTS):
+            if scale:
+                x, y = (F.avg_pool2d(side, 2, padding=(side.shape[2] % 2, side.shape[3] % 2)) for side in (x, y))
+            similarity, contrast = _ssim_terms(x, y)
+            term = similarity if scale == len(SCALE_WEIGHTS) - 1 else contrast
+            value *= max(term, 0.0) ** weight  # a negative one has no power
+        values.append(value)
+    return float(np.mean(values))
+
+
+def _channels(a: Uint8Array, b: Uint8Array) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Pairs of channels as float64 (1, 1, H, W): in float32 the variances would cancel in flat areas."""
+    return [
+        (torch.tensor(a[:, :, c])[None, None].double(), torch.tensor(b[:, :, c])[None, None].double())
+        for c in range(a.shape[2])
+    ]
+
+
+def _ssim_terms(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
+    """SSIM and its contrast-structure factor, means over the places where the window fits."""
+    offset = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
+    window = torch.exp(-(offset**2) / (2.0 * WINDOW_SIGMA_PX**2))
+    window /= window.sum()
+
+    def smooth(image: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(F.conv2d(image, window[None, None, :, None]), window[None, None, None, :])
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    variances = smooth(x * x) + smooth(y * y) - mean_x**2 - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    contrast = (2.0 * covariance + STABILISERS[1]) / (variances + STABILISERS[1])
+    luminance = (2.0 * mean_x * mean_y + STABILISERS[0]) / (mean_x**2 + mean_y**2 + STABILISERS[0])
+    return float((luminance * contrast).mean()), float(contrast.mean())

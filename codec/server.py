@@ -1,0 +1,246 @@
+"""The demo page's server: a picture is uploaded once, then coded as often as the page asks. Needs the extra `demo`.
+
+    GET  /                       the page, codec/data/demo/
+    GET  /about                  limits, formats to compare with, model
+    POST /pictures               body: a picture or a .yoto file → its id and what it is
+    POST /sample                 the same, for a picture that scikit-image brings along
+    GET  /pictures/ID/original.png
+    GET  /pictures/ID/encode     ?quality=Q&form=F → bytes, bpp, PSNR as JSON
+    GET  /pictures/ID/decoded.png  ?quality=Q&form=F
+    GET  /pictures/ID/file       ?quality=Q&form=F → the .yoto file itself
+
+F is yoto (default), or jpeg, webp or avif for the file of that format of as many bytes. Every error is
+{"error": one line}. Pictures and files are kept in memory, within a budget, and forgotten when they are the oldest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+import uvicorn
+from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from codec.api import Codec
+from codec.errors import CodecError, TooLargeError
+from codec.peers import writable_peers
+from codec.studio import ForgottenError, Form, Studio
+
+PAGE = Path(__file__).parent / "data" / "demo"
+BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
+HEAD_BYTES = 1 << 20  # and its metadata
+MAX_WAITING = 16  # requests
+MAX_CONNECTIONS = 32  # each may hold an upload that is not complete
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Quality = Annotated[float, Query(ge=0.0, le=1.0)]
+T = TypeVar("T")
+
+
+class Worker:
+    """Runs one job at a time, in a thread. What nobody waits for any more is not begun."""
+
+    def __init__(self) -> None:
+        self._gate = asyncio.Lock()
+        self._waiting = 0
+
+    async def run(self, request: Request, job: Callable[..., T], *arguments: object) -> T:
+        """Run a job for a request; 503 if too many wait already."""
+        if self._waiting >= MAX_WAITING:
+            raise HTTPException(503, "the server is busy; try again in a moment")
+        self._waiting += 1
+        try:
+            async with self._gate:
+                if await request.is_disconnected():
+                    raise HTTPException(499, "the request was withdrawn")
+                return await run_in_threadpool(job, *arguments)
+        finally:
+            self._waiting -= 1
+
+
+class Guard:
+    """Answers its own page only, and keeps it from loading or being embedded anywhere else.
+
+    A page of another site can make a browser send requests here, even under a name of that site that is bound to this
+    machine (DNS rebinding). Such a request shows in its headers Host, Origin and Sec-Fetch-Site.
+    """
+
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
+        self.app, self.names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+        elif scope["type"] == "http":
+            refusal = self._refusal(Headers(scope=scope), scope["path"])
+            app = JSONResponse({"error": refusal}, 403) if refusal else self.app
+            await app(scope, receive, send_guarded)
+
+    def _refusal(self, headers: Headers, path: str) -> str | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not is_own_host(host, self.names):
+            return "this server does not answer to that host name"
+        if origin is not None and urlsplit(origin).netloc != host:
+            return "requests from other sites are refused"
+        # A link to the page may stand anywhere.
+        if path != "/" and headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+            return "requests from other sites are refused"
+        return None
+
+
+def is_own_host(host: str, names: frozenset[str]) -> bool:
+    """Whether a Host header is an address, which no site can bind to another machine, or one of these names."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name not in names:
+            ip_address(name)
+    except ValueError:  # no address, or no host at all
+        return False
+    return True
+
+
+async def read_body(request: Request, limit_bytes: int) -> bytes:
+    """The body of a request; 413 as soon as it is known to be too large."""
+    too_large = HTTPException(413, f"the file is larger than the limit of {limit_bytes / 1e6:.1f} MB")
+    if int(request.headers.get("content-length", 0)) > limit_bytes:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise too_large
+    return bytes(body)
+
+
+def create_app(codec: Codec, max_pixels: int, names: frozenset[str] = frozenset({"localhost"})) -> ASGIApp:
+    """The server's application.
+
+    Args:
+        codec: what codes.
+        max_pixels: limit of an upload; that of its bytes follows from it.
+        names: host names, besides addresses, under which browsers reach it.
+    """
+    studio, worker = Studio(codec, max_pixels), Worker()
+    limit_bytes = BYTES_PER_PX * max_pixels + HEAD_BYTES
+    app = FastAPI(openapi_url=None)
+
+    @app.get("/about")
+    async def about() -> dict[str, object]:
+        return {
+            "max_bytes": limit_bytes,
+            "max_pixels": max_pixels,
+            "peers": writable_peers(),
+            "model": codec.weights.model_id.hex(),
+        }
+
+    @app.post("/pictures")
+    async def upload(request: Request) -> dict[str, object]:
+        return await worker.run(request, studio.add, await read_body(request, limit_bytes))
+
+    @app.post("/sample")
+    async def sample(request: Request) -> dict[str, object]:
+        return await worker.run(request, studio.add_sample)
+
+    @app.get("/pictures/{key}/original.png")
+    async def original(request: Request, key: str) -> Response:
+        return Response(await worker.run(request, studio.original_png, key), media_type="image/png")
+
+    @app.get("/pictures/{key}/encode")
+    async def encode(request: Request, key: str, quality: Quality, form: Form = "yoto") -> dict[str, object]:
+        coded = await worker.run(request, studio.coded, key, quality, form)
+        return {
+            "quality": coded.quality,
+            "bytes": len(coded.data),
+            "bpp": coded.bpp,
+            "colour_bytes": coded.colour_bytes,
+            "psnr_db": coded.psnr_db if math.isfinite(coded.psnr_db) else None,
+            "fits": coded.fits,
+        }
+
+    @app.get("/pictures/{key}/decoded.png")
+    async def decoded(request: Request, key: str, quality: Quality, form: Form = "yoto") -> Response:
+        coded = await worker.run(request, studio.coded, key, quality, form)
+        return Response(coded.png, media_type="image/png")
+
+    @app.get("/pictures/{key}/file")
+    async def file(request: Request, key: str, quality: Quality, form: Form = "yoto") -> Response:
+        coded = await worker.run(request, studio.coded, key, quality, form)
+        media_type = "image/x-yoto" if form == "yoto" else f"image/{form}"
+        return Response(coded.data, media_type=media_type, headers={"Content-Disposition": "attachment"})
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    _answer_errors_in_one_line(app)
+    return Guard(app, names)
+
+
+def _answer_errors_in_one_line(app: FastAPI) -> None:
+    def answer(status: int, error: object) -> Response:
+        return JSONResponse({"error": str(error)}, status)
+
+    @app.exception_handler(StarletteHTTPException)
+    async def http_error(_: Request, error: StarletteHTTPException) -> Response:
+        return answer(error.status_code, error.detail)
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_argument(_: Request, error: RequestValidationError) -> Response:
+        return answer(400, "; ".join(f"{e['loc'][-1]}: {e['msg']}" for e in error.errors()))
+
+    @app.exception_handler(CodecError)
+    async def bad_data(_: Request, error: CodecError) -> Response:
+        return answer(413 if isinstance(error, TooLargeError) else 400, error)
+
+    @app.exception_handler(ForgottenError)
+    async def forgotten(_: Request, error: ForgottenError) -> Response:
+        return answer(404, error)
+
+    @app.exception_handler(MemoryError)
+    async def too_much(_: Request, __: MemoryError) -> Response:
+        return answer(413, "not enough memory for this image")
+
+    @app.exception_handler(Exception)
+    async def defect(_: Request, __: Exception) -> Response:
+        return answer(500, "the server failed; its log says why")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the port, 0 for any that is free; OSError if that is impossible."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int) -> None:
+    """Answer requests until interrupted."""
+    app = create_app(codec, max_pixels, frozenset({"localhost", host.lower()}))
+    config = uvicorn.Config(
+        app, log_level="warning", lifespan="off", ws="none", server_header=False, limit_concurrency=MAX_CONNECTIONS
+    )
+    with suppress(KeyboardInterrupt):  # raised again once the server has stopped in good order
+        uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,1 @@
+"""yoto-codec in larger programs; every file says at its top how it is run."""

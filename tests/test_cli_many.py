@@ -1,0 +1,305 @@
+"""The command line on folders, targets and comparisons."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture
+from PIL import Image
+from test_cli import ROOT, assert_fails, run
+from test_image import deep
+
+from codec.bitstream import unpack
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with pictures in a tree below `in`."""
+    monkeypatch.chdir(tmp_path)
+    for number, name in enumerate(("a.png", "b.jpg", "sub/c.png")):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture(24, 30, number)).save(path)
+    (tmp_path / "in" / "notes.txt").write_text("no picture, and not asked for")
+    return tmp_path
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# Folders.
+
+
+def test_folder_there_and_back(folder, weights_path, codec):
+    encoded = run("encode", "in", "-o", "out", "--recursive", "-q", "30%", "--weights", weights_path)
+    assert (encoded.exit_code, encoded.stderr) == (0, "")
+    assert files(folder / "out") == ["a.yoto", "b.yoto", "sub/c.yoto"]
+    size = sum((folder / "out" / name).stat().st_size for name in files(folder / "out"))
+    assert encoded.stdout.startswith(f"3 written, 0 skipped, 0 failed; {size} bytes, ")
+    assert (folder / "out/a.yoto").read_bytes() == codec.encode(Image.open("in/a.png"), 0.3)
+    decoded = run("decode", "out", "-o", "back", "-r", "--suffix", "webp", "--weights", weights_path)
+    assert (decoded.exit_code, decoded.stderr) == (0, "")
+    assert files(folder / "back") == ["a.webp", "b.webp", "sub/c.webp"]
+    with Image.open("back/a.webp") as image:
+        assert image.size == (30, 24)
+
+
+@pytest.mark.parametrize("inputs", [["in/*.[pj]*g"], ["in/a.png", "in/b.jpg"], ["in"]], ids=" ".join)
+def test_patterns_files_and_folders(folder, weights_path, inputs):
+    assert run("encode", *inputs, "-o", "out", "--weights", weights_path).exit_code == 0
+    assert files(folder / "out") == ["a.yoto", "b.yoto"]
+
+
+def test_one_file_goes_to_a_folder_that_is_there(folder, weights_path):
+    (folder / "out").mkdir()
+    assert run("encode", "in/a.png", "-o", "out", "--weights", weights_path).exit_code == 0
+    assert files(folder / "out") == ["a.yoto"]
+
+
+def test_one_bad_file_does_not_stop_the_rest(folder, weights_path):
+    (folder / "in/bad.png").write_bytes(b"no image")
+    result = run("encode", "in", "missing.png", "-o", "out", "--json", "--weights", weights_path)
+    assert result.exit_code == 1
+    assert files(folder / "out") == ["a.yoto", "b.yoto"]
+    bad, missing = result.stderr.splitlines()
+    assert bad.startswith("Error: in/bad.png is not an image")
+    assert missing == "Error: missing.png: No such file or directory"
+    summary = json.loads(result.stdout)
+    assert (summary["written"], summary["skipped"], summary["failed"]) == (2, 0, 2)
+
+
+def test_existing_outputs(folder, weights_path):
+    def again(*options: str) -> str:
+        return run("encode", "in", "-o", "out", *options, "--weights", weights_path).stdout.partition(";")[0]
+
+    (folder / "out").mkdir()
+    (folder / "out/a.yoto").write_bytes(b"old")
+    assert again() == "1 written, 0 skipped, 1 failed"
+    assert again("--skip-existing") == "0 written, 2 skipped, 0 failed"
+    assert (folder / "out/a.yoto").read_bytes() == b"old"
+    assert again("--force") == "2 written, 0 skipped, 0 failed"
+    assert unpack((folder / "out/a.yoto").read_bytes()).width == 30
+
+
+def test_shards_share_the_work(folder, weights_path):
+    done = []
+    for number in (1, 2):
+        shard = ("--shard", f"{number}/2", "--jobs", 1)
+        assert run("encode", "in", "-r", "-o", f"out{number}", *shard, "--weights", weights_path).exit_code == 0
+        done += files(folder / f"out{number}")
+    assert sorted(done) == ["a.yoto", "b.yoto", "sub/c.yoto"]
+    assert len(files(folder / "out1")) == 2
+
+
+def test_verbose_names_each_file_and_quiet_none(folder, weights_path):
+    loud = run("encode", "in", "-o", "loud", "--verbose", "--weights", weights_path)
+    assert sorted(line.split(":")[0] for line in loud.stderr.splitlines()) == ["loud/a.yoto", "loud/b.yoto"]
+    quiet = run("encode", "in", "-o", "quiet", "--quiet", "--weights", weights_path)
+    assert (quiet.exit_code, quiet.output) == (0, "")
+    assert files(folder / "quiet") == files(folder / "loud")
+
+
+def test_targets_are_met_in_folders_and_missed_with_a_warning(folder, weights_path):
+    result = run("encode", "in", "-o", "out", "--target-bytes", 1, "--weights", weights_path)
+    assert result.exit_code == 0
+    warnings = result.stderr.splitlines()
+    assert [line.split(":")[1] for line in warnings] == [" in/a.png", " in/b.jpg"]
+    assert all("out of reach" in line for line in warnings)
+
+
+def test_progress_bar_is_drawn_on_a_terminal(folder, weights_path):
+    command = [sys.executable, "-m", "cli", "encode", "in", "-o", "out", "--weights", str(weights_path)]
+    leader, follower = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=120)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(follower)
+    os.close(leader)
+    assert done.returncode == 0
+    assert "100%" in shown
+    assert done.stdout.startswith(b"2 written")
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_two_inputs_for_one_output_are_refused(folder, weights_path, command):
+    for name in ("a.png", "a.jpg", "sub/a.yoto", "a.yoto"):
+        (folder / "in" / name).touch()
+    inputs = ["in"] if command == "encode" else ["in/*.yoto", "in/sub/*.yoto"]
+    assert_fails(run(command, *inputs, "-o", "out", "--weights", weights_path), "would both be written to out/a.")
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(("command", "given"), [("encode", "in"), ("decode", "in"), ("encode", "in/*.png")])
+@pytest.mark.parametrize("output", [[], ["-o", "-"], ["-o", "in/notes.txt"]], ids=["none", "stdout", "file"])
+def test_many_files_need_a_folder(folder, command, given, output):
+    assert_fails(run(command, given, *output), given, "folder for the results with -o")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "encode in/a.png --shard 1/2",
+        "encode in -o out --shard 0/2",
+        "encode in -o out --shard 3/2",
+        "encode in -o out --shard half",
+        "encode in -o out --jobs 0",
+        "encode in/a.png in/b.jpg -o out.yoto",
+        "encode in/a.png in/b.jpg in/sub/c.png",
+        "decode in -o out --region 0,0,1,1",
+        "decode in -o out --partial",
+        "decode in -o out --suffix .",
+        "decode in -o out --suffix a/b",
+        "decode in -o out --suffix tar.gz",
+        "encode in -o out --metrics",
+        "encode in/a.png --quality 0.5 --target-bpp 1",
+        "encode in/a.png --target-bytes 100 --target-psnr 30",
+        "encode in/a.png --target-bytes 0",
+        "encode in/a.png --target-bytes nan",
+        "encode in/a.png --target-bpp -1",
+        "encode in/a.png --target-psnr inf",
+        "encode in/a.png --target-psnr high",
+        "encode in/a.png --quality 101%",
+        "encode in/a.png --quality nan",
+        "encode in/a.png --quality %",
+        "encode in/a.png --effort 9",
+        "encode in/a.png --levels 5",
+        "encode in/a.png --levels 5:5",
+        "encode in/a.png --levels 0:inf",
+        "compare in/a.png",
+    ],
+)
+def test_usage_errors_exit_with_2(folder, arguments):
+    result = run(*arguments.split())
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: " in result.stderr
+    assert "Error: " in result.stderr
+    assert not (folder / "out").exists()
+
+
+# One file.
+
+
+@pytest.mark.parametrize("given", ["0.3", "30%", "30.0%"])
+def test_quality_is_a_number_or_a_percentage(folder, weights_path, codec, given):
+    assert run("encode", "in/a.png", "out.yoto", "--quality", given, "--weights", weights_path).exit_code == 0
+    assert (folder / "out.yoto").read_bytes() == codec.encode(Image.open("in/a.png"), 0.3)
+
+
+@pytest.mark.parametrize("effort", [0, 2])
+def test_effort_is_passed_on(folder, weights_path, codec, effort):
+    assert run("encode", "in/a.png", "out.yoto", "--effort", effort, "--weights", weights_path).exit_code == 0
+    assert (folder / "out.yoto").read_bytes() == codec.encode(Image.open("in/a.png"), effort=effort)
+
+
+@pytest.fixture
+def large(folder: Path) -> Path:
+    Image.fromarray(picture(128, 192)).save("large.png")
+    return Path("large.png")
+
+
+@pytest.mark.parametrize(
+    ("option", "target", "field", "tolerance"),
+    [("--target-bytes", 700, "bytes", 7), ("--target-bpp", 0.2, "bpp", 0.002), ("--target-psnr", 30, "psnr_db", 0.05)],
+)
+def test_target_is_met_and_the_quality_said(large, weights_path, codec, option, target, field, tolerance):
+    options = (option, target, "--metrics", "--json", "--weights", weights_path)
+    result = run("encode", large, *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(result.stdout)
+    assert report[field] == pytest.approx(target, abs=tolerance)
+    assert large.with_suffix(".yoto").read_bytes() == codec.encode(Image.open(large), report["quality"])
+
+
+def test_target_out_of_reach_warns_in_one_line(large, weights_path, codec):
+    result = run("encode", large, "--target-psnr", 90, "--weights", weights_path)
+    assert result.exit_code == 0
+    assert result.stderr.startswith("Warning: 90 dB is out of reach; the nearest is ")
+    assert result.stderr.count("\n") == 1
+    assert "quality 1," in result.stdout
+    assert large.with_suffix(".yoto").read_bytes() == codec.encode(Image.open(large), 1.0)
+    assert run("encode", large, "-f", "--target-psnr", 90, "--quiet", "--weights", weights_path).output == ""
+
+
+def test_frames_that_are_not_coded_warn(folder, weights_path):
+    Image.open("in/a.png").save("x.gif", save_all=True, append_images=[Image.open("in/b.jpg")])
+    result = run("encode", "x.gif", "--weights", weights_path)
+    assert result.exit_code == 0
+    assert result.stderr == "Warning: the image has 2 frames, of which the first is coded\n"
+
+
+def test_deep_image_is_refused_until_levels_are_given(folder, weights_path, codec):
+    deep("I;16", [0, 1000, 4000]).save("deep.png")
+    assert_fails(run("encode", "deep.png", "--weights", weights_path), "from 0 to 4000", "--levels")
+    assert_fails(run("encode", "deep.png", "--levels", "0:255", "--weights", weights_path), "outside the levels")
+    assert run("encode", "deep.png", "--levels", "0:4000", "--weights", weights_path).exit_code == 0
+    assert codec.decode(Path("deep.yoto").read_bytes()).mode == "L"
+
+
+def test_alpha_and_jpeg_do_not_go_together(folder, weights_path, codec):
+    Path("x.yoto").write_bytes(codec.encode(np.zeros((4, 4, 4), np.uint8)))
+    assert_fails(run("decode", "x.yoto", "x.jpg", "--weights", weights_path), "RGBA", "JPEG", "use .png")
+    assert not Path("x.jpg").exists()
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_existing_output_of_one_file_is_skipped_if_told_so(folder, weights_path, command):
+    Path("out.png").write_bytes(b"old")
+    result = run(command, "in/a.png", "out.png", "--skip-existing", "--weights", weights_path)
+    assert (result.exit_code, result.stdout) == (0, "out.png: exists, skipped\n")
+    assert Path("out.png").read_bytes() == b"old"
+
+
+def test_verbose_and_quiet(folder, weights_path):
+    def both(*options: str) -> tuple[str, str]:
+        coded = run("encode", "in/a.png", "x.yoto", "--force", *options, "--weights", weights_path)
+        back = run("decode", "x.yoto", "x.png", "--force", *options, "--weights", weights_path)
+        assert coded.exit_code == back.exit_code == 0
+        return coded.stdout + back.stdout, coded.stderr + back.stderr
+
+    assert both("--quiet") == ("", "")
+    stdout, stderr = both("--verbose")
+    assert stdout.count("\n") == stderr.count("\n") == 2
+    assert "qualities tried: 1" in stderr
+    assert stderr.count(unpack(Path("x.yoto").read_bytes()).model_id.hex()) == 2
+
+
+# Comparison.
+
+
+def test_compare_says_how_far_pictures_are_apart(folder, weights_path, codec):
+    data = codec.encode(picture(24, 30))
+    Path("a.yoto").write_bytes(data)
+    result = run("compare", "in/a.png", "a.yoto", "--json", "--weights", weights_path)
+    report = json.loads(result.stdout)
+    assert report.pop("psnr_db") > 15
+    assert 0 < report.pop("ssim") < 1
+    sizes = [Path("in/a.png").stat().st_size, len(data)]
+    bpp = [round(size / 90, 5) for size in sizes]
+    assert report == {"width": 30, "height": 24, "ms_ssim": None, "alpha_equal": None, "bytes": sizes, "bpp": bpp}
+    text = run("compare", "in/a.png", "a.yoto", "--weights", weights_path).stdout
+    assert "MS-SSIM: needs 161 px a side\n" in text
+    assert text.endswith(f"B: {len(data)} bytes, {bpp[1]:.4f} bpp\n")
+
+
+def test_compare_fails_in_one_line(folder, weights_path):
+    Image.fromarray(picture(4, 4)).save("small.png")
+    assert_fails(run("compare", "in/a.png", "small.png"), "sizes must be equal")
+    assert_fails(run("compare", "in/a.png", "missing.png"), "missing.png")
+    assert_fails(run("compare", "in/notes.txt", "in/a.png"), "not an image")
+
+
+def test_completion_is_clicks_own():
+    program = "import sys; sys.argv[0] = 'yoto-codec'; from cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "_YOTO_CODEC_COMPLETE": "bash_complete"}
+    environment |= {"COMP_WORDS": "yoto-codec enc", "COMP_CWORD": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "plain,encode\n"

@@ -1,0 +1,438 @@
+"""The demo server: what it answers, what it refuses, what it keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import picture, reseal
+from fastapi import HTTPException, Request
+from fastapi.testclient import TestClient
+from PIL import Image, ImageCms
+from test_cli import assert_fails, run
+
+from codec import CodecError, server, studio
+from codec.api import Codec
+from codec.bitstream import read_metadata, unpack
+from codec.image import psnr_db
+from codec.peers import PeerFile, encode_at_size, encode_peer, writable_peers
+from codec.server import Worker, create_app, is_own_host
+from codec.studio import Shelf, Studio
+
+MAX_PIXELS = 10_000
+HOST = "127.0.0.1:8000"
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def client(codec: Codec) -> Iterator[TestClient]:
+    with TestClient(create_app(codec, MAX_PIXELS), base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
+        yield client
+
+
+def file_of(image: np.ndarray | Image.Image, form: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def upload(client: TestClient, data: bytes) -> dict:
+    response = client.post("/pictures", content=data)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def get(client: TestClient, key: str, what: str, **query: object) -> TestClient:
+    return client.get(f"/pictures/{key}/{what}", params=query)
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def assert_refused(response, status: int, *words: str) -> None:
+    """One line that says why, and nothing else."""
+    assert response.status_code == status
+    assert set(response.json()) == {"error"}
+    message = response.json()["error"]
+    assert message
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert all(word in message for word in words), message
+
+
+# What it answers.
+
+
+def test_page_and_its_parts_are_served(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    for part, kind in (("demo.js", "javascript"), ("demo.css", "css"), ("favicon.svg", "svg")):
+        assert f'"{part}"' in page.text
+        assert kind in client.get(f"/{part}").headers["content-type"]
+
+
+def test_page_asks_nothing_of_other_sites(client):
+    for part in ("", "demo.js", "demo.css"):
+        assert "//" not in client.get(f"/{part}").text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
+
+
+def test_figures_file_and_picture_belong_together(client, codec):
+    original = picture(60, 90)
+    facts = upload(client, file_of(original))
+    assert (facts["width"], facts["height"], facts["alpha"], facts["yoto"]) == (90, 60, False, None)
+    figures = get(client, facts["id"], "encode", quality=0.4).json()
+    data = get(client, facts["id"], "file", quality=0.4).content
+    shown = get(client, facts["id"], "decoded.png", quality=0.4).content
+    assert data == codec.encode(original, 0.4)
+    np.testing.assert_array_equal(pixels(shown), np.asarray(codec.decode(data)))
+    assert figures["bytes"] == len(data)
+    assert figures["colour_bytes"] == len(data)
+    assert figures["bpp"] == pytest.approx(8 * len(data) / (60 * 90))
+    assert figures["psnr_db"] == pytest.approx(psnr_db(original, pixels(shown)))
+    np.testing.assert_array_equal(pixels(get(client, facts["id"], "original.png").content), original)
+
+
+def test_file_is_offered_for_download(client):
+    key = upload(client, file_of(picture(20, 20)))["id"]
+    response = get(client, key, "file", quality=0.1)
+    assert response.headers["content-type"] == "image/x-yoto"
+    assert response.headers["content-disposition"] == "attachment"
+
+
+def test_sample_needs_no_upload(codec):
+    app = create_app(codec, 512 * 512)
+    with TestClient(app, base_url=f"http://{HOST}") as client:
+        facts = client.post("/sample").json()
+        assert (facts["width"], facts["height"]) == (512, 512)
+        assert get(client, facts["id"], "encode", quality=0).json()["bytes"] > 0
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_peer_is_the_largest_file_that_is_no_larger(client, form, mode):
+    original = Image.fromarray(picture(96, 96)).convert(mode)
+    key = upload(client, file_of(original))["id"]
+    ours = get(client, key, "encode", quality=1).json()
+    figures = get(client, key, "encode", quality=1, form=form).json()
+    data = get(client, key, "file", quality=1, form=form).content
+    assert figures["fits"]
+    assert len(data) == figures["bytes"] <= ours["bytes"]
+    assert Image.open(io.BytesIO(data)).format == form.upper()
+    more = encode_peer(np.atleast_3d(np.asarray(original)), form, round(figures["quality"]) + 1)
+    assert len(more) > ours["bytes"]
+    shown = pixels(get(client, key, "decoded.png", quality=1, form=form).content)
+    assert shown.shape == np.asarray(original).shape
+    assert figures["psnr_db"] == pytest.approx(psnr_db(np.asarray(original), shown))
+
+
+def test_every_peer_is_at_hand(client):
+    assert writable_peers() == ["jpeg", "webp", "avif"]
+    assert client.get("/about").json()["peers"] == ["jpeg", "webp", "avif"]
+
+
+def test_smallest_peer_is_given_if_none_fits(client):
+    key = upload(client, file_of(picture(16, 16)))["id"]
+    ours = get(client, key, "encode", quality=0).json()
+    figures = get(client, key, "encode", quality=0, form="jpeg").json()
+    assert figures["bytes"] > ours["bytes"]  # a JPEG's tables alone take more
+    assert (figures["fits"], figures["quality"]) == (False, 1)
+
+
+def test_alpha_is_kept_and_not_counted(client, monkeypatch):
+    limits = []
+
+    def spy(colour: np.ndarray, form: str, limit_bytes: int) -> PeerFile:
+        limits.append(limit_bytes)
+        return encode_at_size(colour, form, limit_bytes)
+
+    monkeypatch.setattr(studio, "encode_at_size", spy)
+    rgba = np.dstack([picture(64, 64), np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)])
+    facts = upload(client, file_of(rgba))
+    assert facts["alpha"]
+    data = get(client, facts["id"], "file", quality=0.9).content
+    assert get(client, facts["id"], "encode", quality=0.9, form="jpeg").status_code == 200
+    ours = get(client, facts["id"], "encode", quality=0.9).json()
+    assert limits == [ours["colour_bytes"]] == [len(data) - unpack(data).alpha_section.length]
+    for form in ("yoto", "jpeg"):
+        shown = pixels(get(client, facts["id"], "decoded.png", quality=0.9, form=form).content)
+        np.testing.assert_array_equal(shown[:, :, 3], rgba[:, :, 3])
+
+
+def test_colour_profile_reaches_file_and_page(client):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    key = upload(client, file_of(picture(30, 30), icc_profile=profile))["id"]
+    data = get(client, key, "file", quality=0.5).content
+    assert read_metadata(unpack(data), data).icc_profile == profile
+    for what in ("original.png", "decoded.png"):
+        answer = get(client, key, what, quality=0.5).content
+        assert Image.open(io.BytesIO(answer)).info["icc_profile"] == profile
+
+
+def test_lossless_has_no_psnr(client, codec, monkeypatch):
+    monkeypatch.setattr(studio, "psnr_db", lambda *_: float("inf"))
+    key = upload(client, file_of(picture(8, 8)))["id"]
+    assert get(client, key, "encode", quality=0.5).json()["psnr_db"] is None
+
+
+def test_yoto_file_is_viewed(client, codec):
+    data = codec.encode(picture(40, 50), 0.25)
+    facts = upload(client, data)
+    assert facts["yoto"] == {"quality": 0.25, "bpp": pytest.approx(8 * len(data) / 2000)}
+    assert facts["bytes"] == len(data)
+    shown = pixels(get(client, facts["id"], "original.png").content)
+    np.testing.assert_array_equal(shown, np.asarray(codec.decode(data)))
+
+
+# What it refuses.
+
+
+def test_refuses_large_upload_by_its_length(client):
+    limit = client.get("/about").json()["max_bytes"]
+    assert_refused(client.post("/pictures", content=bytes(limit + 1)), 413, "larger than the limit", "1.1 MB")
+
+
+def test_refuses_large_upload_of_unknown_length(client):
+    limit = client.get("/about").json()["max_bytes"]
+    chunks = iter([bytes(limit), b"x"])
+    assert_refused(client.post("/pictures", content=chunks), 413, "larger than the limit")
+
+
+def test_refuses_too_many_pixels_before_decoding_them(client, codec):
+    assert_refused(client.post("/pictures", content=file_of(picture(101, 100))), 413, "100×101", "10000")
+    assert_refused(client.post("/pictures", content=codec.encode(picture(101, 100))), 413, "100×101")
+    bomb = file_of(Image.new("1", (20_000, 20_000)))
+    assert_refused(client.post("/pictures", content=bomb), 413, "too large")
+
+
+@pytest.mark.parametrize("cut", [0, 10, 200, 3000])
+def test_refuses_bad_pictures(client, cut):
+    assert_refused(client.post("/pictures", content=file_of(picture(50, 50))[:cut]), 400, "image")
+
+
+def test_refuses_bad_files(client, codec):
+    data = codec.encode(picture(20, 20))
+    assert_refused(client.post("/pictures", content=data[:-1]), 400, "cut short")
+    assert_refused(client.post("/pictures", content=data + b"x"), 400, "behind its end")
+    assert_refused(client.post("/pictures", content=data[:-1] + bytes([data[-1] ^ 1])), 400, "checksum")
+    other = bytearray(data)
+    other[16] ^= 1
+    assert_refused(client.post("/pictures", content=reseal(bytes(other))), 400, "needs the weights")
+
+
+def test_refuses_16_bit_pictures(client):
+    assert_refused(client.post("/pictures", content=file_of(Image.new("I;16", (9, 9)))), 400, "I;16")
+
+
+@pytest.mark.parametrize("query", [{}, {"quality": 1.1}, {"quality": "nan"}, {"quality": "x"}])
+def test_refuses_wrong_quality(client, query):
+    assert_refused(client.get("/pictures/sample/encode", params=query), 400, "quality")
+
+
+def test_refuses_unknown_form_picture_and_path(client):
+    assert_refused(client.get("/pictures/sample/encode?quality=0&form=gif"), 400, "form")
+    assert_refused(client.get("/pictures/none/encode?quality=0"), 404, "open it again")
+    assert_refused(client.get("/missing"), 404)
+    assert_refused(client.get("/..%2f..%2fapi.py"), 404)
+    assert_refused(client.put("/pictures"), 405)
+
+
+def test_peer_that_cannot_hold_the_picture_is_one_line(codec):
+    with pytest.raises(CodecError, match="WEBP cannot hold an image of 1×16384 px"):
+        encode_at_size(np.zeros((16_384, 1, 3), np.uint8), "webp", 1000)
+
+
+@pytest.mark.parametrize(("error", "status", "word"), [(MemoryError, 413, "memory"), (RuntimeError, 500, "log")])
+def test_failure_is_one_line(client, monkeypatch, error, status, word):
+    def fail(*_: object) -> None:
+        raise error("secret")
+
+    monkeypatch.setattr(server.Studio, "picture", fail)
+    assert_refused(get(client, "sample", "original.png"), status, word)
+    assert "secret" not in get(client, "sample", "original.png").text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"host": "evil.example:8000"},
+        {"host": "127.0.0.1.evil.example"},
+        {"host": ""},
+        {"host": "[bad"},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:9000"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+    ],
+)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/about"), ("POST", "/sample")])
+def test_refuses_what_other_sites_send(client, headers, method, path):
+    assert_refused(client.request(method, path, headers=headers), 403)
+
+
+@pytest.mark.parametrize("headers", [{"origin": f"http://{HOST}"}, {"host": "localhost:1"}, {"host": "[::1]:1"}])
+def test_answers_its_own_page(client, headers):
+    assert client.get("/about", headers={"sec-fetch-site": "same-origin"} | headers).status_code == 200
+
+
+def test_links_to_the_page_work(client):
+    assert client.get("/", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+def test_name_of_the_host_is_its_own():
+    assert is_own_host("box.lan:8000", frozenset({"box.lan"}))
+    assert not is_own_host("box.lan:8000", frozenset({"localhost"}))
+
+
+@pytest.mark.parametrize("path", ["/", "/demo.js", "/about", "/missing"])
+def test_every_answer_is_guarded(client, path):
+    headers = client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "unsafe" not in headers["content-security-policy"]
+    assert "access-control-allow-origin" not in headers
+
+
+# What it keeps, and how it works.
+
+
+def test_picture_is_coded_once(client, codec, monkeypatch):
+    key = upload(client, file_of(picture(10, 10, seed=5)))["id"]
+    calls = []
+    encode = Codec.encode
+    monkeypatch.setattr(Codec, "encode", lambda *arguments: calls.append(1) or encode(*arguments))
+    for what in ("encode", "decoded.png", "file", "encode"):
+        assert get(client, key, what, quality=0.123).status_code == 200
+    assert len(calls) == 1
+
+
+def test_pictures_beyond_the_budget_are_forgotten(codec, monkeypatch):
+    uploads = [file_of(picture(10, 10, seed)) for seed in range(3)]
+    monkeypatch.setattr(studio, "PICTURES_BYTES", 2 * 3 * 100 + len(uploads[1]) + len(uploads[2]))
+    room = Studio(codec, MAX_PIXELS)
+    keys = [room.add(data)["id"] for data in uploads]
+    with pytest.raises(studio.ForgottenError):
+        room.picture(keys[0])
+    assert room.picture(keys[1]).planes.colour.shape == room.picture(keys[2]).planes.colour.shape == (10, 10, 3)
+
+
+def test_shelf_drops_the_longest_unused_and_keeps_the_newest():
+    shelf: Shelf[str] = Shelf(10)
+    shelf.put("a", "A", 4)
+    shelf.put("b", "B", 4)
+    assert shelf.get("a") == "A"
+    shelf.put("c", "C", 4)
+    assert [shelf.get(key) for key in "abc"] == ["A", None, "C"]
+    shelf.put("c", "C2", 6)  # replaced, not counted twice
+    assert [shelf.get(key) for key in "ac"] == ["A", "C2"]
+    shelf.put("d", "D", 99)
+    assert [shelf.get(key) for key in "acd"] == [None, None, "D"]
+
+
+def request(disconnected: bool = False) -> Request:
+    async def receive() -> dict[str, str]:
+        if not disconnected:
+            await asyncio.sleep(3600)
+        return {"type": "http.disconnect"}
+
+    return Request({"type": "http", "headers": []}, receive)
+
+
+def test_jobs_run_one_at_a_time():
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def job(number: int) -> int:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        threading.Event().wait(0.01)
+        with lock:
+            running -= 1
+        return number
+
+    async def main() -> list[int]:
+        worker = Worker()
+        return await asyncio.gather(*(worker.run(request(), job, number) for number in range(5)))
+
+    assert asyncio.run(main()) == [0, 1, 2, 3, 4]
+    assert most == 1
+
+
+def test_withdrawn_request_is_not_begun():
+    async def main() -> None:
+        await Worker().run(request(disconnected=True), pytest.fail, "it was begun")
+
+    with pytest.raises(HTTPException, match="withdrawn"):
+        asyncio.run(main())
+
+
+def test_too_many_requests_are_turned_away():
+    release = threading.Event()
+
+    async def main() -> list[object]:
+        worker = Worker()
+        jobs = [asyncio.create_task(worker.run(request(), release.wait, 30)) for _ in range(server.MAX_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(HTTPException, match="busy"):
+            await worker.run(request(), release.wait, 30)
+        release.set()
+        return await asyncio.gather(*jobs)
+
+    assert asyncio.run(main()) == [True] * server.MAX_WAITING
+
+
+def test_parallel_requests_are_all_answered(client):
+    key = upload(client, file_of(picture(40, 40)))["id"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: get(client, key, "encode", quality=n / 8).status_code, range(8)))
+    assert answers == [200] * 8
+
+
+# The command.
+
+
+def test_command_says_where_it_serves_and_ends_in_peace(weights_path):
+    server = subprocess.Popen(
+        [sys.executable, "-m", "cli", "demo-server", "--port", "0", "--weights", weights_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        address = server.stdout.readline().split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert b"yoto-codec" in answer.read()
+    finally:
+        server.send_signal(signal.SIGINT)
+        rest, log = server.communicate(timeout=30)
+    assert (server.returncode, rest, log) == (0, "", "")
+
+
+def test_command_needs_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.delitem(sys.modules, "codec.server")
+    monkeypatch.delattr("codec.server")
+    assert_fails(run("demo-server"), "pip install 'yoto-codec[demo]'")
+
+
+def test_command_refuses_a_port_in_use_and_unusable_weights(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert_fails(run("demo-server", "--port", taken.getsockname()[1]), "in use")
+    assert_fails(run("demo-server", "--port", 0, "--weights", tmp_path / "missing"), "missing")
