@@ -164,7 +164,8 @@ def provenance(summary: Summary) -> str:
     commands, entries = [], [("model", f"{summary.model['sha256']} (SHA-256), {pairs(summary.model['config'])}")]
     for results in summary.files:
         conditions = results.conditions
-        entries += [(f"{results.path.name}: {key}", pairs(conditions[key])) for key in ("machine", "versions")]
+        entries += [(f"{results.path.name}: machine", pairs(machine)) for machine in results.extra["machines"]]
+        entries.append((f"{results.path.name}: versions", pairs(conditions["versions"])))
         entries.append((f"{results.path.name}: options", pairs(results.extra["codecs"])))
         commands += results.extra["commands"]
     for content, name in ((summary.speed, "speed"), (summary.memory, "memory"), (summary.complexity, "complexity")):

@@ -23,13 +23,12 @@ BEGIN, END = "<!-- results: python -m benchmarks.readme writes what follows -->"
 
 def results_text(summary: Summary) -> str:
     """The section, in Markdown."""
-    model, machine = summary.model["id"], summary.ours.conditions["machine"]["cpu"]
-    effort = summary.ours.extra["codecs"][OURS]["effort"]
+    model, effort = summary.model["id"], summary.ours.extra["codecs"][OURS]["effort"]
     parts = [
         f"![PSNR over bits per pixel]({FIGURE})",
         f"Kodak, {len(summary.images)} images, model `{model}`, effort {effort}, bits of the real files, 8-bit RGB;"
         f" means over images of bpp and of PSNR, by `python -m benchmarks.run` into {link(OURS_FILE)} and"
-        f" {link(PEERS_FILE)} on one thread of a machine that calls itself {machine}.",
+        f" {link(PEERS_FILE)}.",
         markdown(curve_table(summary)),
         *bd_text(summary),
         *speed_text(summary),

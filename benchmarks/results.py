@@ -18,8 +18,9 @@ OURS_FILE, PEERS_FILE = "yoto.json", "peers.json"
 AVERAGING = (
     "each figure is averaged over the images at each setting: the mean of bpp, the mean of PSNR in dB, and so on"
 )
-# A second run may add to the file only if these are the same; times and curves would mix otherwise.
-SAME = ("machine", "versions", "model", "dataset")
+# A second run may add to the file only if these are the same. The machine may be another: rates do not depend on it,
+# and the seconds are for orientation.
+SAME = ("versions", "model", "dataset")
 REMEDY = "name another folder with --results, or give --replace to measure it all anew"
 
 
@@ -81,7 +82,7 @@ class Results:
         self.conditions: dict[str, Any] = {key: json.loads(json.dumps(conditions.get(key))) for key in SAME}
         self.replace = replace
         self.records: dict[tuple[str, float, str], Record] = {}
-        self.extra: dict[str, Any] = {"commands": [], "codecs": {}, "absent": [], "memory": []}
+        self.extra: dict[str, Any] = {"machines": [], "commands": [], "codecs": {}, "absent": [], "memory": []}
         if path.exists():
             self._resume()
 
@@ -103,10 +104,11 @@ class Results:
         self.records = {(record.codec, record.setting, record.image): record for record in records}
         self.extra = extra
 
-    def note_command(self, command: str) -> None:
-        """Remember how the measurements were made."""
-        if command not in self.extra["commands"]:
-            self.extra["commands"].append(command)
+    def note_run(self, command: str, machine: dict[str, object]) -> None:
+        """Remember how and where the measurements were made."""
+        for kept, new in (("commands", command), ("machines", machine)):
+            if new not in self.extra[kept]:
+                self.extra[kept].append(new)
 
     def note_codec(self, name: str, options: dict[str, object]) -> None:
         """Remember a codec's options; those measured with others are dropped or refused, as for conditions."""

@@ -143,7 +143,7 @@ def find_paths(dataset: Path | None, images: Path | None, anchored: bool) -> lis
 @click.option("--codecs", "names", default=",".join(CODEC_NAMES), show_default=True, callback=parse_codecs)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For every codec.")
 @click.option("--memory/--no-memory", "with_memory", default=True, help="Measure peak memory as well.")
-@click.option("--replace", is_flag=True, help="Drop results made with other weights, options or machine.")
+@click.option("--replace", is_flag=True, help="Drop results made with other weights, options or versions.")
 @click.option(
     "--results", "folder", type=click.Path(path_type=Path), default=Path("benchmark-results"), show_default=True
 )
@@ -174,16 +174,18 @@ def main(
         found = find_paths(dataset, images, anchors is not None)
         paths = found[:limit]
         folder.mkdir(parents=True, exist_ok=True)
-        shared = {"machine": machine(threads), "dataset": identity(found, images)}
+        here, shared = machine(threads), {"dataset": identity(found, images)}
         with limited_to(threads):
             if OURS in names:
                 codec = Codec(weights)
                 conditions = shared | {"versions": versions(OUR_PACKAGES), "model": model(codec.weights)}
                 results = Results(folder / OURS_FILE, conditions, replace)
+                results.note_run(command("benchmarks.run"), here)
                 measure_file([Yoto(codec, qualities, effort=effort)], [], paths, weights, with_memory, results)
             peers, absent = choose_peers(names)
             if peers or absent:
                 results = Results(folder / PEERS_FILE, shared | {"versions": versions(PEER_PACKAGES)}, replace)
+                results.note_run(command("benchmarks.run"), here)
                 measure_file(peers, absent, paths, None, with_memory, results)
     except (DatasetError, ResultsError, CodecError) as error:
         raise click.ClickException(str(error)) from error
@@ -199,7 +201,6 @@ def measure_file(
     results: Results,
 ) -> None:
     """Complete one results file."""
-    results.note_command(command("benchmarks.run"))
     measure_all(codecs, paths, results)
     if with_memory:
         measure_memory(codecs, paths[0], weights, results)

@@ -194,7 +194,7 @@ def folder(tmp_path: Path, anchors_path: Path) -> Path:
     """A results folder with everything in it."""
     target = tmp_path / "results"
     target.mkdir()
-    conditions = {"machine": {"cpu": "a <CPU>"}, "versions": {"torch": "1"}, "dataset": {"name": "Kodak", "sha256": {}}}
+    conditions = {"versions": {"torch": "1"}, "dataset": {"name": "Kodak", "sha256": {}}}
     ours = Results(target / "yoto.json", conditions | {"model": MODEL})
     others = Results(target / "peers.json", conditions)
     for results, codec, factor in ((ours, "yoto", 1.0), (others, "jpeg", 2.0)):
@@ -203,6 +203,7 @@ def folder(tmp_path: Path, anchors_path: Path) -> Path:
                 results.add(Record(codec, setting, image, 99, factor * bpp, psnr, 0.9, 10.0, 0.8, 0.1, 0.1))
         peaks = {f"{step}_{kind}_mib": 100.0 for step in ("encode", "decode") for kind in ("peak", "loaded")}
         results.add_memory(codec, 0.3, "a.png", peaks | {"encode_peak_mib": 345.0})
+    ours.note_run("python -m benchmarks.run", {"cpu": "a <CPU>"})
     ours.note_codec("yoto", {"effort": 1})
     ours.save()
     others.note_absent(["heic"])

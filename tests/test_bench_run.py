@@ -260,9 +260,13 @@ def test_run_measures_real_files_and_resumes(
     third = run_benchmark(pictures, weights_path, tmp_path, "--qualities", "0.1,0.5,0.9")
     assert measured == []
     assert third.stdout == second.stdout
-    other = run_benchmark(pictures, weights_path, tmp_path, "--threads", "2")
-    assert other.exit_code == 1
-    assert "made with another machine" in other.output
+    other = run_benchmark(pictures, weights_path, tmp_path, "--qualities", "0.1,0.5,0.9", "--threads", "2")
+    assert other.exit_code == 0, other.output
+    assert measured == []  # another machine, which two threads count as, leaves what was measured
+    assert [machine["threads"] for machine in json.loads((tmp_path / "peers.json").read_text())["machines"]] == [1, 2]
+    faster = run_benchmark(pictures, weights_path, tmp_path, "--effort", "0")
+    assert faster.exit_code == 1
+    assert "holds yoto with other options" in faster.stderr
 
 
 def test_other_weights_replace_ours_and_keep_the_peers(
