@@ -3,7 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint clean
+# `make benchmark ANCHORS=FILE KODAK=FOLDER`; the images are fetched into KODAK if it lacks them.
+KODAK ?= $(HOME)/.cache/yoto-codec/kodak
+RESULTS := benchmarks/results
+COMPRESSAI := .venv-compressai
+
+.PHONY: demo test test-all lint benchmark clean
 
 demo: $(INSTALLED)
 	$(BIN)/yoto-codec demo
@@ -30,10 +35,30 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Peers are measured once and kept; ours anew, if its weights are others. On a machine with nothing else to do.
+benchmark: $(INSTALLED) $(COMPRESSAI)/.installed
+	$(BIN)/yoto-codec benchmark --download --dataset $(KODAK)
+	$(BIN)/yoto-codec benchmark --dataset $(KODAK) --results $(RESULTS) --codecs yoto --replace
+	$(BIN)/yoto-codec benchmark --dataset $(KODAK) --results $(RESULTS) --anchors $(ANCHORS)
+	$(BIN)/python -m benchmarks.complexity --compressai-python $(COMPRESSAI)/bin/python --output $(RESULTS)/complexity.json
+	$(BIN)/python -m benchmarks.memory --output $(RESULTS)/memory.json
+	$(BIN)/python -m benchmarks.speed --dataset $(KODAK) --compressai-python $(COMPRESSAI)/bin/python \
+		--output $(RESULTS)/speed.json
+	$(BIN)/python -m benchmarks.plot --anchors $(ANCHORS) --output $(RESULTS)/plots
+	$(BIN)/python -m benchmarks.html --dataset $(KODAK) --anchors $(ANCHORS) --output report.html
+	$(BIN)/python -m benchmarks.readme
+
+# CompressAI pins numpy < 2 and its torchvision fails beside a CPU build of torch, so it lives apart, without torchvision.
+$(COMPRESSAI)/.installed:
+	$(PYTHON) -m venv $(COMPRESSAI)
+	$(COMPRESSAI)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy<2' scipy tqdm pillow
+	$(COMPRESSAI)/bin/pip install --quiet --disable-pip-version-check --no-deps compressai==1.2.8
+	touch $@
+
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv demo-output
+	rm -rf .venv $(COMPRESSAI) demo-output

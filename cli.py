@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -332,6 +333,23 @@ def demo_server(host: str, port: int, max_megapixels: float, weights: Path | Non
         address = f"[{host}]" if ":" in host else host
         click.echo(f"http://{address}:{listener.getsockname()[1]}/  (Ctrl+C stops the server)")
         serve(codec, listener, host, round(max_megapixels * 1e6))
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
+@click.pass_context
+def benchmark(context: click.Context) -> None:
+    """Measure rate and quality against other codecs; needs a clone of the repository and the extra "bench"."""
+    root = Path(__file__).parent
+    if not (root / "benchmarks" / "run.py").is_file():
+        raise click.ClickException(
+            "the benchmarks are not in the wheel: clone the repository, pip install -e '.[bench]'"
+        )
+    sys.path.insert(0, str(root))
+    try:
+        run = import_module("benchmarks.run")
+    except ModuleNotFoundError as error:
+        raise click.ClickException(f"{error.name} is not installed: pip install -e '.[bench]'") from error
+    run.main(context.args, prog_name=context.command_path)
 
 
 if __name__ == "__main__":

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-VTM = "VTM 18.0 (lossy-vae)"  # the reference of DESIGN.md
-# What else the tables name: classical codecs, and the learned ones nearest in kind.
-OTHER_ANCHORS = (
-    "BPG 4:4:4 x265 (0.9.8, CompressAI)",
-    "AV1 (libaom via CompressAI)",
-    "CompressAI bmshj2018-hyperprior (mse)",
-    "CompressAI mbt2018-mean (mse)",
-    "CompressAI mbt2018-mean-vbr",
-    "QARV base",
-)
 BANDS_DB = ((27.0, 30.0), (30.0, 33.0), (33.0, 36.0), (36.0, 40.0))
 
 
@@ -69,16 +57,3 @@ def _log_rate(curve: Curve) -> PchipInterpolator:
     if (np.diff(psnr_db[order]) == 0.0).any():
         raise ValueError(f"'{curve.name}' has two points of the same PSNR")
     return PchipInterpolator(psnr_db[order], np.log(bpp[order]))
-
-
-def load_anchors(path: Path, names: Sequence[str] = (VTM, *OTHER_ANCHORS)) -> list[Curve]:
-    """Published curves from a kodak_anchors.json; ValueError names what it lacks."""
-    curves = {
-        entry["name"]: Curve(entry["name"], entry["bpp"], entry["psnr_rgb"])
-        for entry in json.loads(path.read_text())["anchors"]
-        if entry.get("psnr_rgb")
-    }
-    missing = [name for name in names if name not in curves]
-    if missing:
-        raise ValueError(f"{path} holds no PSNR curve of {', '.join(missing)}")
-    return [curves[name] for name in names]

@@ -1,6 +1,6 @@
 """Multiply-accumulates per pixel, counted by torch's profiler while a picture is encoded and decoded.
 
-    python -m benchmarks.complexity --weights FILE
+    python -m benchmarks.complexity --compressai-python .venv-compressai/bin/python --output complexity.json
 
 Counted are matrix products and convolutions, of the integer entropy model too, and its depthwise layers (addcmul).
 Not counted, as everywhere in the literature: elementwise work such as activations, FiLM, table look-ups, coding.
@@ -8,6 +8,7 @@ Not counted, as everywhere in the literature: elementwise work such as activatio
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from functools import wraps
 from math import prod
@@ -17,8 +18,12 @@ from unittest.mock import patch
 
 import click
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.compressai_models import CompressaiError, measure_elsewhere
+from benchmarks.files import write_json
+from benchmarks.machine import OUR_PACKAGES, command, model, versions
 from benchmarks.memory import synthetic_picture
 from codec.api import Codec
 from codec.errors import CodecError
@@ -64,30 +69,60 @@ def count_kmacs(codec: Codec, call: Callable[[], object], pixels: int) -> dict[s
 
 
 def complexity(codec: Codec, height: int = HEIGHT, width: int = WIDTH) -> dict[str, dict[str, float]]:
-    """kMAC per pixel by part, for encoding and decoding."""
+    """kMAC per pixel by part, for encoding with the default effort and with none, and for decoding."""
     picture = synthetic_picture(height, width)
     data = codec.encode(picture)  # also builds what is kept per quality
     return {
         "encode": count_kmacs(codec, lambda: codec.encode(picture), height * width),
+        "encode_fast": count_kmacs(codec, lambda: codec.encode(picture, effort=0), height * width),
         "decode": count_kmacs(codec, lambda: codec.decode(data), height * width),
     }
 
 
 @click.command()
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped.")
-def main(weights: Path | None) -> None:
-    """Print kMAC per pixel of each part of the codec."""
+@click.option("--compressai-python", type=click.Path(path_type=Path), help="Interpreter that has CompressAI.")
+@click.option("--output", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
+def main(weights: Path | None, compressai_python: Path | None, output: Path | None) -> None:
+    """Print kMAC per pixel of each part of the codec, and of CompressAI's models."""
     try:
         codec = Codec(weights)
-    except CodecError as error:
+        report: dict[str, Any] = {"command": command("benchmarks.complexity"), "versions": versions(OUR_PACKAGES)}
+        report |= {"model": model(codec.weights), "width": WIDTH, "height": HEIGHT}
+        report |= {"kmac_per_px": complexity(codec), "parameters": parameters(codec)}
+        if compressai_python:
+            report["compressai"] = count_compressai(compressai_python)
+    except (CodecError, CompressaiError) as error:
         raise click.ClickException(str(error)) from error
-    counts = complexity(codec)
-    click.echo(f"kMAC per pixel of a {WIDTH}×{HEIGHT} picture; model {codec.weights.model_id.hex()}")
-    for step, parts in counts.items():
+    print_report(report)
+    if output:
+        write_json(output, report)
+
+
+def parameters(codec: Codec) -> dict[str, int]:
+    """Number of parameters of the transforms and of their parts."""
+    modules = {"transforms": codec.transforms, **dict(codec.transforms.named_children())}
+    return {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
+
+
+def count_compressai(python: Path) -> dict[str, Any]:
+    """kMAC per pixel of CompressAI's models at the same size."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "picture.png")
+        Image.fromarray(synthetic_picture(HEIGHT, WIDTH)).save(picture)
+        return measure_elsewhere(python, picture, "--count")
+
+
+def print_report(report: dict[str, Any]) -> None:
+    """The same for people."""
+    click.echo(f"kMAC per pixel of a {WIDTH}×{HEIGHT} picture; model {report['model']['id']}")
+    for step, parts in report["kmac_per_px"].items():
         shown = ", ".join(f"{name} {count:.2f}" for name, count in parts.items() if count >= 0.005)
         click.echo(f"{step}: {sum(parts.values()):.2f} = {shown}")
-    for name, module in (("transforms", codec.transforms), *codec.transforms.named_children()):
-        click.echo(f"parameters of {name}: {sum(p.numel() for p in module.parameters())}")
+    for name, number in report["parameters"].items():
+        click.echo(f"parameters of {name}: {number}")
+    for entry in report.get("compressai", {}).get("models", ()):
+        click.echo(f"CompressAI {entry['model']}: encode {entry['encode_kmac']:.1f}, decode {entry['decode_kmac']:.1f}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 
+import click
 import numpy as np
 
+from codec.files import write_output
 from codec.image import Uint8Array, open_image
 
+KODAK_URL = "https://r0k.us/graphics/kodak/kodak"
+FILE_MAX_BYTES = 2 << 20  # the largest of the images has 0.8 MB
+TIMEOUT_S = 30.0
 CACHE = Path("~/.cache/yoto-codec/kodak")
 ENVIRONMENT = "YOTO_KODAK"
 SUFFIXES = {".png", ".ppm", ".tif", ".tiff", ".bmp", ".webp", ".jpg", ".jpeg"}
@@ -47,13 +55,54 @@ class DatasetError(Exception):
     """The pictures are missing or are not the ones that results are published on."""
 
 
+def kodak_folder(folder: Path | None) -> Path:
+    """Where the Kodak images lie: in `folder`, else $YOTO_KODAK, else the cache."""
+    return (folder or Path(os.environ.get(ENVIRONMENT) or CACHE)).expanduser()
+
+
+def download_kodak(folder: Path, base_url: str = KODAK_URL) -> None:
+    """Fetch those of the 24 images that are missing or altered, each checked before it gets its name.
+
+    Raises:
+        DatasetError: one cannot be fetched, or is not the published one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatasetError(f"cannot make {folder}: {error.strerror}") from error
+    for number, (name, digest) in enumerate(KODAK_SHA256.items(), start=1):
+        path = folder / name
+        if path.is_file() and sha256(path) == digest:
+            continue
+        url = f"{base_url}/{name}"
+        data = fetch(url)
+        found = hashlib.sha256(data).hexdigest()
+        if found != digest:
+            raise DatasetError(f"{url} is not the published image: its SHA-256 is {found}, expected is {digest}")
+        write_output(path, data)
+        click.echo(f"{number}/{len(KODAK_SHA256)} {path}", err=True)
+
+
+def fetch(url: str) -> bytes:
+    """The body of a small file; DatasetError if it cannot be had."""
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            body: bytes = answer.read(FILE_MAX_BYTES)
+            return body
+    except HTTPError as error:
+        error.close()
+        raise DatasetError(f"cannot fetch {url}: {error}") from error
+    except (OSError, HTTPException) as error:  # URLError and timeouts are OSErrors
+        raise DatasetError(f"cannot fetch {url}: {getattr(error, 'reason', None) or error}") from error
+
+
 def find_kodak(folder: Path | None = None) -> list[Path]:
     """The 24 Kodak images, checked, in order: from `folder`, else $YOTO_KODAK, else the cache.
 
     Raises:
         DatasetError: some are missing or altered.
     """
-    chosen = (folder or Path(os.environ.get(ENVIRONMENT) or CACHE)).expanduser()
+    chosen = kodak_folder(folder)
     paths = [chosen / name for name in KODAK_SHA256]
     missing = [path.name for path in paths if not path.is_file()]
     altered = [path.name for path in paths if path.is_file() and sha256(path) != KODAK_SHA256[path.name]]
@@ -61,7 +110,7 @@ def find_kodak(folder: Path | None = None) -> list[Path]:
     if faults:
         raise DatasetError(
             f"{chosen} does not hold the 24 Kodak images; {'; '.join(faults)}. Name the right folder with --dataset"
-            f" or {ENVIRONMENT}"
+            f" or {ENVIRONMENT}, or fetch them with --download"
         )
     return paths
 

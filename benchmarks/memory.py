@@ -1,13 +1,14 @@
-"""Peak memory and seconds for large pictures, each step in a fresh process.
+"""Peak memory and seconds, each step in a fresh process: how they grow with the picture, and codec against codec.
 
-    python -m benchmarks.memory --megapixels 1,10,100 --weights FILE
+    python -m benchmarks.memory --megapixels 0.1,1,10,100 --output memory.json
 
-The peak is that of the whole process: Python, torch, model, picture and result.
+The peak is that of the whole process: Python, torch where the codec needs it, model, picture and result.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -18,14 +19,21 @@ from typing import Any
 
 import click
 
-# The parent imports neither torch nor NumPy: Linux counts its size at the fork into the peak of the child.
+# The steps import what they need and no more: it counts.
 
+ROOT = Path(__file__).parent.parent
 PATCH_PX = 512  # small, so that making it does not set the peak
+WARM_UP_PX = 64
 ASPECT = 1.5
+STATUS = Path("/proc/self/status")
 
 
 def peak_mib() -> float:
-    """Largest resident size of this process so far; ru_maxrss is in KiB, on macOS in bytes."""
+    """Largest resident size of this process so far."""
+    if STATUS.exists():
+        # Not ru_maxrss, into which Linux counts the parent's size at the fork.
+        fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / (1 << 10)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
@@ -56,10 +64,32 @@ def synthetic_picture(height: int, width: int, seed: int = 0) -> Any:
     return picture
 
 
+def measure(codec: str, setting: float, picture: str, weights: Path | None) -> dict[str, Any]:
+    """Encode a picture and decode the file, each in a fresh process.
+
+    Args:
+        codec: name of ours or of a peer.
+        setting: of that codec.
+        picture: path of a picture, or WIDTH×HEIGHT of a synthetic one.
+        weights: of ours.
+
+    Returns:
+        `bytes` of the file, and the figures of `report_step`, once with `encode_` and once with `decode_` before them.
+    """
+    options = [] if weights is None else ["--weights", str(weights.resolve())]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "file")
+        figures: dict[str, Any] = {}
+        for step in ("encode", "decode"):
+            arguments = [f"{step}-step", codec, str(setting), picture, str(file), *options]
+            figures |= {f"{step}_{name}": figure for name, figure in run_step(arguments).items()}
+        return {"bytes": file.stat().st_size} | figures
+
+
 def run_step(arguments: list[str]) -> dict[str, float]:
     """Run a step of this module in a fresh process; its figures."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.memory", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "benchmarks.memory", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines()[-1:] or ["killed, most likely for want of memory"]
@@ -80,70 +110,131 @@ def parse_sizes(context: click.Context, parameter: click.Parameter, value: str) 
 
 
 @click.group(invoke_without_command=True)
-@click.option("--megapixels", default="1,10,100", show_default=True, callback=parse_sizes, help="Sizes of pictures.")
+@click.option("--megapixels", default="0.1,1,10,100", show_default=True, callback=parse_sizes, help="Picture sizes.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped.")
 @click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 @click.pass_context
-def main(context: click.Context, megapixels: list[float], weights: Path | None, quality: float) -> None:
+def main(
+    context: click.Context, megapixels: list[float], weights: Path | None, quality: float, output: Path | None
+) -> None:
     """Print peak memory and seconds of encoding and decoding pictures of the given sizes."""
     if context.invoked_subcommand:
         return
-    shipped = [] if weights is None else ["--weights", str(weights.resolve())]
+    load = os.getloadavg()[0]
     click.echo("peak MiB of the process; in brackets what of it was there with the model loaded, before the picture")
     click.echo(f"{'megapixels':>10} {'size px':>13} {'bytes':>10} {'encode':>15} {'s':>7} {'decode':>15} {'s':>7}")
-    with tempfile.TemporaryDirectory() as folder:
-        file = str(Path(folder, "picture.yoto"))
-        for size in megapixels:
-            height, width = picture_size(size)
-            encode = run_step(["encode-step", file, str(height), str(width), str(quality), *shipped])
-            decode = run_step(["decode-step", file, *shipped])
-            shape = f"{width}×{height}"
-            start = f"{size:>10g} {shape:>13} {Path(file).stat().st_size:>10}"
-            click.echo(f"{start} {format_step(encode)} {format_step(decode)}")
+    rows = []
+    for size in megapixels:
+        height, width = picture_size(size)
+        row = {"megapixels": size, "width": width, "height": height}
+        row |= measure("yoto", quality, f"{width}×{height}", weights)
+        shape = f"{width}×{height}"
+        click.echo(
+            f"{size:>10g} {shape:>13} {row['bytes']:>10} {format_step(row, 'encode')} {format_step(row, 'decode')}"
+        )
+        rows.append(row)
+    if output:
+        write_report(output, rows, quality, weights, load)
 
 
-def format_step(step: dict[str, float]) -> str:
+def format_step(row: dict[str, Any], step: str) -> str:
     """Peak, loaded and seconds of a step as two columns."""
-    memory = f"{step['peak_mib']:.0f} ({step['loaded_mib']:.0f})"
-    return f"{memory:>15} {step['seconds']:>7.2f}"
+    memory = f"{row[f'{step}_peak_mib']:.0f} ({row[f'{step}_loaded_mib']:.0f})"
+    return f"{memory:>15} {row[f'{step}_seconds']:>7.2f}"
 
 
-@main.command(hidden=True)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.argument("height", type=int)
-@click.argument("width", type=int)
-@click.argument("quality", type=float)
-@click.option("--weights", type=click.Path(path_type=Path))
-def encode_step(file: Path, height: int, width: int, quality: float, weights: Path | None) -> None:
-    """In a fresh process: make a picture, encode it."""
-    from codec.api import Codec
+def write_report(output: Path, rows: list[dict[str, Any]], quality: float, weights: Path | None, load: float) -> None:
+    """The JSON file."""
+    from benchmarks.files import write_json
+    from benchmarks.machine import OUR_PACKAGES, command, machine, model, versions
+    from codec import weights as weights_file
 
-    codec = Codec(weights)
+    report = {
+        "command": command("benchmarks.memory"),
+        "machine": machine(threads=None),
+        "versions": versions(OUR_PACKAGES),
+        "model": model(weights_file.load(weights)),
+        "load_before": load,
+        "quality": quality,
+        "rows": rows,
+    }
+    write_json(output, report)
+
+
+def load_codec(name: str, weights: Path | None) -> Any:
+    """Ours or a peer."""
+    if name == "yoto":
+        from benchmarks.codecs import Yoto
+        from codec.api import Codec
+
+        return Yoto(Codec(weights))
+    from benchmarks.peers import choose_peers
+
+    (peer,), _ = choose_peers([name])
+    return peer
+
+
+def load_warm(name: str, setting: float, weights: Path | None) -> Any:
+    """A codec whose first call is behind it: that one loads libraries and builds tables."""
+    codec = load_codec(name, weights)
+    codec.decode(codec.encode(synthetic_picture(WARM_UP_PX, WARM_UP_PX), setting))
+    return codec
+
+
+def load_picture(name: str) -> Any:
+    """A file's pixels, or a synthetic picture, as uint8 (H, W, 3)."""
+    if "×" in name and not Path(name).exists():
+        width, height = name.split("×")
+        return synthetic_picture(int(height), int(width))
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(name) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+arguments = (
+    click.argument("name"),
+    click.argument("setting", type=float),
+    click.argument("picture"),
+    click.argument("file", type=click.Path(path_type=Path)),
+    click.option("--weights", type=click.Path(path_type=Path)),
+)
+
+
+def step(function: Any) -> Any:
+    """Make a hidden command of a step."""
+    for argument in reversed(arguments):
+        function = argument(function)
+    return main.command(hidden=True)(function)
+
+
+@step
+def encode_step(name: str, setting: float, picture: str, file: Path, weights: Path | None) -> None:
+    """In a fresh process: load a codec, take a picture, encode it."""
+    codec = load_warm(name, setting, weights)
     loaded = peak_mib()
-    picture = synthetic_picture(height, width)
+    image = load_picture(picture)
     start = time.perf_counter()
-    data = codec.encode(picture, quality)
+    data = codec.encode(image, setting)
     report_step(loaded, time.perf_counter() - start)
     file.write_bytes(data)
 
 
-@main.command(hidden=True)
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--weights", type=click.Path(path_type=Path))
-def decode_step(file: Path, weights: Path | None) -> None:
-    """In a fresh process: decode a file."""
-    from codec.api import Codec
-
-    codec = Codec(weights)
+@step
+def decode_step(name: str, setting: float, picture: str, file: Path, weights: Path | None) -> None:
+    """In a fresh process: load a codec, decode a file."""
+    codec = load_warm(name, setting, weights)
     loaded = peak_mib()
     data = file.read_bytes()
     start = time.perf_counter()
-    codec.decode(data, max_pixels=sys.maxsize)
+    codec.decode(data)
     report_step(loaded, time.perf_counter() - start)
 
 
 def report_step(loaded: float, seconds: float) -> None:
-    """Tell the parent."""
+    """Tell the parent: the peak, what of it the loaded codec took, and the seconds of the call."""
     click.echo(json.dumps({"loaded_mib": loaded, "peak_mib": peak_mib(), "seconds": seconds}))
 
 

@@ -1,21 +1,27 @@
-"""The results file: one JSON object, written whole after every measurement, so that a run can go on after a stop."""
+"""A results file: one JSON object, written whole after every measurement, so that a run can go on after a stop.
+
+Ours and the peers' are two files: other weights do not touch what was measured of the peers.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.files import write_json
+
+OURS_FILE, PEERS_FILE = "yoto.json", "peers.json"
 AVERAGING = (
     "each figure is averaged over the images at each setting: the mean of bpp, the mean of PSNR in dB, and so on"
 )
-# A second run may add to the file only if these are the same; times and curves would mix otherwise.
-SAME = ("machine", "versions", "model", "dataset")
+# A second run may add to the file only if these are the same. The machine may be another: rates do not depend on it,
+# and the seconds are for orientation.
+SAME = ("versions", "model", "dataset")
+REMEDY = "name another folder with --results, or give --replace to measure it all anew"
 
 
 class ResultsError(Exception):
@@ -65,16 +71,18 @@ class Results:
     Args:
         path: the file; what it holds is kept, if it exists.
         conditions: what the measurements depend on, see SAME; an entry that is None fits any other.
+        replace: drop measurements that were made under other conditions, instead of refusing to mix with them.
 
     Raises:
         ResultsError: the file was made under other conditions, or is none of ours.
     """
 
-    def __init__(self, path: Path, conditions: dict[str, Any]) -> None:
+    def __init__(self, path: Path, conditions: dict[str, Any], replace: bool = False) -> None:
         self.path = path
-        self.conditions = conditions
+        self.conditions: dict[str, Any] = {key: json.loads(json.dumps(conditions.get(key))) for key in SAME}
+        self.replace = replace
         self.records: dict[tuple[str, float, str], Record] = {}
-        self.extra: dict[str, Any] = {"commands": [], "codecs": {}, "absent": []}
+        self.extra: dict[str, Any] = {"machines": [], "commands": [], "codecs": {}, "absent": [], "memory": []}
         if path.exists():
             self._resume()
 
@@ -83,30 +91,49 @@ class Results:
             stored = json.loads(self.path.read_text())
             records = [Record(**_from_json(entry)) for entry in stored["records"]]
             extra = {key: stored[key] for key in self.extra}
+            conditions = {key: stored[key] for key in SAME}
         except (ValueError, KeyError, TypeError) as error:
-            raise ResultsError(f"{self.path} is no results file; name another with --output") from error
-        for key in SAME:
-            old, new = stored.get(key), json.loads(json.dumps(self.conditions.get(key)))
-            if old is not None and new is not None and old != new:
-                raise ResultsError(f"{self.path} was made with another {key}; name another file with --output")
-            self.conditions[key] = old if new is None else new
+            raise ResultsError(f"{self.path} is no results file; name another folder with --results") from error
+        both = [(key, conditions[key], self.conditions[key]) for key in SAME]
+        changed = [key for key, old, new in both if old is not None and new is not None and old != new]
+        if changed and self.replace:
+            return
+        if changed:
+            raise ResultsError(f"{self.path} was made with another {' and '.join(changed)}; {REMEDY}")
+        self.conditions = {key: old if new is None else new for key, old, new in both}
         self.records = {(record.codec, record.setting, record.image): record for record in records}
         self.extra = extra
 
-    def note_command(self, command: str) -> None:
-        """Remember how the measurements were made."""
-        if command not in self.extra["commands"]:
-            self.extra["commands"].append(command)
+    def note_run(self, command: str, machine: dict[str, object]) -> None:
+        """Remember how and where the measurements were made."""
+        for kept, new in (("commands", command), ("machines", machine)):
+            if new not in self.extra[kept]:
+                self.extra[kept].append(new)
 
     def note_codec(self, name: str, options: dict[str, object]) -> None:
-        """Remember a codec's options; ResultsError if there are measurements with others."""
+        """Remember a codec's options; those measured with others are dropped or refused, as for conditions."""
         options = json.loads(json.dumps(options))
-        if self.extra["codecs"].setdefault(name, options) != options:
-            raise ResultsError(f"{self.path} holds {name} with other options; name another file with --output")
+        if self.extra["codecs"].get(name, options) != options:
+            if not self.replace:
+                raise ResultsError(f"{self.path} holds {name} with other options; {REMEDY}")
+            self.records = {key: record for key, record in self.records.items() if record.codec != name}
+            self.extra["memory"] = [entry for entry in self.extra["memory"] if entry["codec"] != name]
+        self.extra["codecs"][name] = options
 
     def note_absent(self, names: list[str]) -> None:
-        """Remember which codecs were asked for and are not there."""
-        self.extra["absent"] = sorted({*self.extra["absent"], *names})
+        """Remember which codecs were asked for and are not there, as long as there is no measurement of them."""
+        measured = {codec for codec, _, _ in self.records}
+        self.extra["absent"] = sorted({*self.extra["absent"], *names} - measured)
+
+    def has_memory(self, codec: str, setting: float) -> bool:
+        """Whether the memory that this takes has been measured."""
+        return any((entry["codec"], entry["setting"]) == (codec, setting) for entry in self.extra["memory"])
+
+    def add_memory(self, codec: str, setting: float, image: str, figures: dict[str, float]) -> None:
+        """Add what coding one picture in a fresh process took, and write the file."""
+        peaks = {name: figure for name, figure in figures.items() if name.endswith("_mib")}
+        self.extra["memory"].append({"codec": codec, "setting": setting, "image": image, **peaks})
+        self.save()
 
     def has(self, codec: str, setting: float, image: str) -> bool:
         """Whether this has been measured."""
@@ -116,6 +143,11 @@ class Results:
         """Add a measurement and write the file."""
         self.records[record.codec, record.setting, record.image] = record
         self.save()
+
+    @property
+    def images(self) -> list[str]:
+        """Names of all pictures measured on."""
+        return sorted({record.image for record in self.records.values()})
 
     def means(self, images: list[str]) -> list[Mean]:
         """Averages, by codec and rising rate, of the settings at which all these images have been measured."""
@@ -133,28 +165,14 @@ class Results:
 
     def save(self) -> None:
         """Write the file whole or not at all."""
-        images = sorted({record.image for record in self.records.values()})
         content = {
             "averaging": AVERAGING,
             **self.conditions,
             **self.extra,
-            "means": [_to_json(asdict(mean)) for mean in self.means(images)],
+            "means": [_to_json(asdict(mean)) for mean in self.means(self.images)],
             "records": [_to_json(asdict(record)) for record in self.records.values()],
         }
-        write_whole(self.path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: a temporary file beside it, then a rename."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp's own mode shuts out everyone else
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        write_json(self.path, content)
 
 
 def _to_json(entry: dict[str, Any]) -> dict[str, Any]:

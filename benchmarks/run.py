@@ -1,14 +1,14 @@
-"""Rate and quality on a set of pictures, from real files, into a JSON file and tables.
+"""Rate and quality on a set of pictures, from real files, into JSON files and tables; also `yoto-codec benchmark`.
 
-    python -m benchmarks.run --dataset KODAK --anchors kodak_anchors.json --weights FILE --output results.json
+    python -m benchmarks.run --dataset KODAK --anchors kodak_anchors.json --results FOLDER
 
-A run that was stopped goes on where it was when it is called again. Its times are those of single calls, for
-orientation; `benchmarks.speed` measures them with care.
+The folder gets `yoto.json` (ours), `peers.json` and, with anchors, `bdrate.json`. A run that was stopped goes on where
+it was when it is called again. Its times are those of single calls, for orientation; `benchmarks.speed` measures them
+with care.
 """
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -18,14 +18,17 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.bdrate import Curve, load_anchors
-from benchmarks.codecs import OURS, PEER_NAMES, ImageCodec, Yoto, choose_peers, set_threads
-from benchmarks.dataset import DatasetError, find_images, find_kodak, load_rgb, sha256
-from benchmarks.machine import machine, model, versions
+from benchmarks import memory
+from benchmarks.anchors import DEFAULT_ANCHORS, Anchors, load_anchors
+from benchmarks.codecs import OURS, ImageCodec, Yoto, limited_to
+from benchmarks.comparison import compare, save_comparison
+from benchmarks.dataset import DatasetError, download_kodak, find_images, find_kodak, kodak_folder, load_rgb, sha256
+from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
 from benchmarks.metrics import ms_ssim, psnr_db, ssim
+from benchmarks.peers import PEER_NAMES, choose_peers
 from benchmarks.report import bd_table, curve_table
-from benchmarks.results import Record, Results, ResultsError
-from codec.api import Codec
+from benchmarks.results import OURS_FILE, PEERS_FILE, Record, Results, ResultsError
+from codec.api import DEFAULT_EFFORT, MAX_EFFORT, Codec
 from codec.errors import CodecError
 from codec.image import Uint8Array
 
@@ -59,22 +62,32 @@ def measure(codec: ImageCodec, setting: float, name: str, image: Uint8Array) -> 
 
 
 def measure_all(codecs: Sequence[ImageCodec], paths: Sequence[Path], results: Results) -> None:
-    """Fill `results` with what it lacks, telling stderr."""
+    """Measure what the results lack, with a progress bar on stderr."""
     for codec in codecs:
         results.note_codec(codec.name, dict(codec.options))
         wanted = [(setting, path) for setting in codec.settings for path in paths]
         todo = [(s, path) for s, path in wanted if not results.has(codec.name, s, path.name)]
         if todo:
             codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8), todo[0][0]))  # the first call loads libraries
-        for number, (setting, path) in enumerate(todo, start=len(wanted) - len(todo) + 1):
-            record = measure(codec, setting, path.name, load_rgb(path))
-            results.add(record)
-            click.echo(
-                f"{codec.name} {number}/{len(wanted)}: {setting:g} {path.name} {record.bpp:.4f} bpp"
-                f" {record.psnr_db:.2f} dB",
-                err=True,
-            )
+        with progress(codec.name, todo) as bar:
+            for setting, path in bar:
+                results.add(measure(codec, setting, path.name, load_rgb(path)))
     results.save()
+
+
+def measure_memory(codecs: Sequence[ImageCodec], path: Path, weights: Path | None, results: Results) -> None:
+    """Peak memory at each setting, of fresh processes that code one picture."""
+    for codec in codecs:
+        todo = [setting for setting in codec.settings if not results.has_memory(codec.name, setting)]
+        with progress(f"{codec.name}, memory", todo) as bar:
+            for setting in bar:
+                figures = memory.measure(codec.name, setting, str(path.resolve()), weights)
+                results.add_memory(codec.name, setting, path.name, figures)
+
+
+def progress(label: str, items: Sequence[Any]) -> Any:
+    """A progress bar on stderr, or one line where that is no terminal."""
+    return click.progressbar(items, label=f"{label} ({len(items)} to measure)", file=sys.stderr)
 
 
 def parse_qualities(context: click.Context, parameter: click.Parameter, value: str) -> list[float]:
@@ -96,12 +109,14 @@ def parse_codecs(context: click.Context, parameter: click.Parameter, value: str)
     return value.split(",")
 
 
-def parse_anchors(context: click.Context, parameter: click.Parameter, value: Path | None) -> list[Curve]:
-    """Curves of the anchors file, if there is one."""
+def read_anchors(path: Path | None, names: Sequence[str]) -> Anchors | None:
+    """The chosen curves of the anchors file, if there is one."""
+    if path is None:
+        return None
     try:
-        return load_anchors(value) if value else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise click.BadParameter(str(error)) from error
+        return load_anchors(path, names or DEFAULT_ANCHORS)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--anchors") from error
 
 
 def find_paths(dataset: Path | None, images: Path | None, anchored: bool) -> list[Path]:
@@ -115,63 +130,106 @@ def find_paths(dataset: Path | None, images: Path | None, anchored: bool) -> lis
 
 @click.command()
 @click.option("--dataset", type=click.Path(path_type=Path), help="Folder of the 24 Kodak images.")
+@click.option("--download", is_flag=True, help="Only fetch the Kodak images, into --dataset or a cache.")
 @click.option("--images", type=click.Path(exists=True, path_type=Path), help="Folder of any other pictures instead.")
 @click.option("--limit", type=click.IntRange(1), help="Take only the first pictures, for a quick look.")
-@click.option(
-    "--anchors", type=click.Path(exists=True, path_type=Path), callback=parse_anchors, help="kodak_anchors.json."
-)
+@click.option("--anchors", "anchors_path", type=click.Path(exists=True, path_type=Path), help="kodak_anchors.json.")
+@click.option("--anchor", "anchor_names", multiple=True, help="Name of a published codec in it instead of a choice.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped.")
 @click.option("--qualities", default=DEFAULT_QUALITIES, show_default=True, callback=parse_qualities, help="Of yoto.")
+@click.option(
+    "--effort", type=click.IntRange(0, MAX_EFFORT), default=DEFAULT_EFFORT, show_default=True, help="Of yoto."
+)
 @click.option("--codecs", "names", default=",".join(CODEC_NAMES), show_default=True, callback=parse_codecs)
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For yoto and AVIF.")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="JSON file; added to if it exists.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="For every codec.")
+@click.option("--memory/--no-memory", "with_memory", default=True, help="Measure peak memory as well.")
+@click.option("--replace", is_flag=True, help="Drop results made with other weights, options or versions.")
+@click.option(
+    "--results", "folder", type=click.Path(path_type=Path), default=Path("benchmark-results"), show_default=True
+)
 def main(
     dataset: Path | None,
+    download: bool,
     images: Path | None,
     limit: int | None,
-    anchors: list[Curve],
+    anchors_path: Path | None,
+    anchor_names: tuple[str, ...],
     weights: Path | None,
     qualities: list[float],
+    effort: int,
     names: list[str],
     threads: int,
-    output: Path,
+    with_memory: bool,
+    replace: bool,
+    folder: Path,
 ) -> None:
-    """Measure rate and quality of codecs on a set of pictures."""
-    set_threads(threads)
+    """Measure rate and quality of codecs on a set of pictures; results go to a folder and are added to."""
+    anchors = read_anchors(anchors_path, anchor_names)
     try:
-        found = find_paths(dataset, images, bool(anchors))
-        ours = Codec(weights) if OURS in names else None
-        peers, absent = choose_peers(names)
-        results = Results(output, conditions(found, images, threads, ours))
-        results.note_command(shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]))
-        results.note_absent(absent)
-        measure_all([*([Yoto(ours, qualities)] if ours else []), *peers], found[:limit], results)
+        if download:
+            target = kodak_folder(dataset)
+            download_kodak(target)
+            click.echo(f"the 24 Kodak images are in {target}")
+            return
+        found = find_paths(dataset, images, anchors is not None)
+        paths = found[:limit]
+        folder.mkdir(parents=True, exist_ok=True)
+        here, shared = machine(threads), {"dataset": identity(found, images)}
+        with limited_to(threads):
+            if OURS in names:
+                codec = Codec(weights)
+                conditions = shared | {"versions": versions(OUR_PACKAGES), "model": model(codec.weights)}
+                results = Results(folder / OURS_FILE, conditions, replace)
+                results.note_run(command("benchmarks.run"), here)
+                measure_file([Yoto(codec, qualities, effort=effort)], [], paths, weights, with_memory, results)
+            peers, absent = choose_peers(names)
+            if peers or absent:
+                results = Results(folder / PEERS_FILE, shared | {"versions": versions(PEER_PACKAGES)}, replace)
+                results.note_run(command("benchmarks.run"), here)
+                measure_file(peers, absent, paths, None, with_memory, results)
     except (DatasetError, ResultsError, CodecError) as error:
         raise click.ClickException(str(error)) from error
-    print_report(results, found[:limit], anchors)
+    report(folder, [path.name for path in paths], anchors)
 
 
-def conditions(paths: Sequence[Path], images: Path | None, threads: int, ours: Codec | None) -> dict[str, Any]:
-    """What the results depend on; the whole set of pictures, so that --limit may grow."""
-    hashes = {path.name: sha256(path) for path in paths}
-    return {
-        "machine": machine(threads),
-        "versions": versions(),
-        "model": model(ours.weights) if ours else None,
-        "dataset": {"name": images.name if images else "Kodak", "sha256": hashes},
-    }
+def measure_file(
+    codecs: Sequence[ImageCodec],
+    absent: list[str],
+    paths: Sequence[Path],
+    weights: Path | None,
+    with_memory: bool,
+    results: Results,
+) -> None:
+    """Complete one results file."""
+    measure_all(codecs, paths, results)
+    if with_memory:
+        measure_memory(codecs, paths[0], weights, results)
+    results.note_absent(absent)
+    results.save()
 
 
-def print_report(results: Results, paths: Sequence[Path], anchors: Sequence[Curve]) -> None:
-    """Tables to stdout, and what limits them."""
-    means = results.means([path.name for path in paths])
+def identity(paths: Sequence[Path], images: Path | None) -> dict[str, Any]:
+    """Name and hashes of the whole set of pictures, so that --limit may grow."""
+    return {"name": images.name if images else "Kodak", "sha256": {path.name: sha256(path) for path in paths}}
+
+
+def report(folder: Path, images: list[str], anchors: Anchors | None) -> None:
+    """Tables of all that the folder holds to stdout, what limits them, and the BD-rates to their file."""
+    files = [Results(path, {}) for name in (OURS_FILE, PEERS_FILE) if (path := folder / name).exists()]
+    means = [mean for results in files for mean in results.means(images)]
     click.echo(curve_table(means))
     click.echo()
-    if anchors and len(paths) < 24:
-        click.echo(f"Only {len(paths)} of 24 images, the published curves are of all: the BD-rates mean little.")
-    click.echo(bd_table(means, anchors))
-    if results.extra["absent"]:
-        click.echo(f"\nNot measured, since this Pillow lacks them: {', '.join(results.extra['absent'])}.")
+    if anchors and len(images) < 24:
+        click.echo(f"Only {len(images)} of 24 images, the published curves are of all: the BD-rates mean little.")
+    click.echo(bd_table(compare(means, anchors.curves if anchors else [])))
+    for rate in anchors.rates if anchors else ():
+        click.echo(f"published: {rate.name} {rate.percent:+.2f}% against {rate.reference}")
+    absent = sorted({name for results in files for name in results.extra["absent"]})
+    if absent:
+        click.echo(f"\nNot measured, since they are not installed here: {', '.join(absent)}.")
+    ours = next((results for results in files if results.conditions["model"]), None)
+    if anchors and ours and len(images) == 24:
+        save_comparison(folder, ours.conditions["model"]["id"], means, anchors)
 
 
 if __name__ == "__main__":

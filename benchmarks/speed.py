@@ -1,14 +1,13 @@
 """Seconds to encode and decode one Kodak image, and what of it the entropy model takes.
 
-    python -m benchmarks.speed --dataset KODAK --weights FILE
+    python -m benchmarks.speed --dataset KODAK --compressai-python .venv-compressai/bin/python --output speed.json
 
-The model is loaded and warm, pixels are in memory, files too; medians of several calls. AVIF and WebP code the same
-picture to about as many bytes in the same process.
+The model is loaded and warm, pixels are in memory, files too; medians of several calls. The peers code the same picture
+to about as many bytes in the same process, CompressAI's models in another one, in the same run.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -25,18 +24,20 @@ from unittest.mock import patch
 
 import click
 
-from benchmarks.codecs import OURS, ImageCodec, PillowCodec, Yoto, choose_peers, set_threads
+from benchmarks.codecs import FAST, ImageCodec, Yoto, limited_to
+from benchmarks.compressai_models import CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
-from benchmarks.machine import machine, model, versions
+from benchmarks.files import write_json
+from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
 from benchmarks.metrics import psnr_db
-from benchmarks.results import write_whole
+from benchmarks.peers import choose_peers, match_bytes
 from codec import api
 from codec.entropy import SymbolDecoder
 from codec.errors import CodecError
 from codec.fixed import FixedPrior
 from codec.image import Uint8Array
 
-PEERS = ("avif", "avif-slow", "webp")
+PEERS = ("jpeg", "webp", "avif", "avif-slow", "jpegxl", "jpegxl-slow", "heic")
 PRIOR, CODER = "prior", "coder"
 ROOT = Path(__file__).parent.parent
 
@@ -107,20 +108,6 @@ def time_calls(call: Callable[[], object], repeats: int) -> Timing:
     return Timing(*(median(column) for column in zip(*rows, strict=True)))
 
 
-def match_bytes(peer: PillowCodec, image: Uint8Array, target: int) -> int:
-    """The quality, 0 to 100, at which a codec's file comes nearest to `target` bytes; sizes rise with quality."""
-    sizes: dict[int, int] = {}
-
-    def size(quality: int) -> int:
-        return sizes.setdefault(quality, len(peer.encode(image, quality)))
-
-    low, high = 0, 100
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) < target else (low, middle)
-    return min((low, high), key=lambda quality: abs(size(quality) - target))
-
-
 def time_codec(codec: ImageCodec, setting: float, image: Uint8Array, threads: int, repeats: int) -> dict[str, Any]:
     """One codec at one setting with so many threads."""
     data = codec.encode(image, setting)
@@ -130,7 +117,7 @@ def time_codec(codec: ImageCodec, setting: float, image: Uint8Array, threads: in
     row |= {"psnr_db": float(psnr_db(image, codec.decode(data)))}
     for name, timing in (("encode", encode), ("decode", decode)):
         row[f"{name}_s"] = timing.total_s
-        if codec.name == OURS:
+        if isinstance(codec, Yoto):
             row |= {f"{name}_prior_s": timing.prior_s, f"{name}_coder_s": timing.coder_s}
             row |= {f"{name}_entropy_share": timing.entropy_share}
     return row
@@ -148,13 +135,17 @@ def startup_seconds(arguments: list[str], repeats: int) -> float:
 
 def format_row(row: dict[str, Any], ours: dict[str, Any]) -> str:
     """One line; ratios are our time over the other's, below 1 where we are faster."""
-    line = f"{row['codec']:<10} {row['threads']:>7} {row['setting']:>7g} {row['bytes']:>8} {row['psnr_db']:>8.2f}"
+    line = f"{row['codec']:<25} {row['threads']:>7}"
+    if "bytes" in row:
+        line += f" {row['setting']:>7g} {row['bytes']:>8} {row['psnr_db']:>8.2f}"
+    else:
+        line += f" {'–':>7} {'–':>8} {'–':>8}"  # random weights
     for name in ("encode", "decode"):
         line += f"  {row[f'{name}_s']:>8.4f}"
-        if row is ours:
+        if f"{name}_prior_s" in row:
             prior, coder, share = (row[f"{name}_{part}"] for part in ("prior_s", "coder_s", "entropy_share"))
             line += f" (model {prior:.4f}, coder {coder:.4f}: {share:4.0%})"
-        else:
+        if row is not ours:
             line += f" (ours takes {ours[f'{name}_s'] / row[f'{name}_s']:6.2f} times that)"
     return line
 
@@ -166,6 +157,7 @@ def format_row(row: dict[str, Any], ours: dict[str, Any]) -> str:
 @click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True)
 @click.option("--threads", "thread_counts", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=9, show_default=True)
+@click.option("--compressai-python", type=click.Path(path_type=Path), help="Interpreter that has CompressAI.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def main(
     dataset: Path | None,
@@ -174,40 +166,77 @@ def main(
     quality: float,
     thread_counts: tuple[int, ...],
     repeats: int,
+    compressai_python: Path | None,
     output: Path | None,
 ) -> None:
-    """Time our codec, AVIF and WebP on one picture, and the start of the command."""
+    """Time codecs on one picture, and the start of the command."""
     try:
         paths = {path.name: path for path in find_kodak(dataset)}
         if name not in paths:
             raise click.UsageError(f"no image {name}; there are {', '.join(paths)}")
-        image = load_rgb(paths[name])
-        ours = Yoto(api.Codec(weights), [quality])
-    except (DatasetError, CodecError) as error:
+        ours = Yoto(api.Codec(weights))
+        report = conditions(ours.codec) | {"image": name, "repeats": repeats, "load_before": os.getloadavg()[0]}
+        click.echo(f"{report['machine']['cpu']}, {report['machine']['cores']} cores; {name}; medians of {repeats}, s")
+        click.echo(f"load before the start: {report['load_before']:.2f}; above 0 it was not alone on the machine")
+        report |= time_all(ours, quality, paths[name], thread_counts, repeats, compressai_python)
+        report["startup_s"] = time_startup(ours.encode(load_rgb(paths[name]), quality), repeats)
+    except (DatasetError, CodecError, CompressaiError) as error:
         raise click.ClickException(str(error)) from error
+    for started, seconds in report["startup_s"].items():
+        click.echo(f"start of {started}: {seconds:.3f} s")
+    if output:
+        write_json(output, report)
+
+
+def conditions(codec: api.Codec) -> dict[str, Any]:
+    """What the times depend on."""
+    return {
+        "command": command("benchmarks.speed"),
+        "machine": machine(threads=None),
+        "versions": versions(OUR_PACKAGES) | versions(PEER_PACKAGES),
+        "model": model(codec.weights),
+    }
+
+
+def time_all(
+    ours: Yoto, quality: float, path: Path, thread_counts: tuple[int, ...], repeats: int, compressai_python: Path | None
+) -> dict[str, Any]:
+    """Times of all codecs at each number of threads; names of those that are absent."""
+    image = load_rgb(path)
     peers, absent = choose_peers(PEERS)
-    data = ours.encode(image, quality)
-    settings = {peer.name: match_bytes(peer, image, len(data)) for peer in peers}
-    report: dict[str, Any] = {"machine": machine(max(thread_counts)), "versions": versions(), "absent": absent}
-    report |= {"model": model(ours.codec.weights), "image": name, "repeats": repeats, "load_before": os.getloadavg()[0]}
-    click.echo(f"{report['machine']['cpu']}, {report['machine']['cores']} cores; {name}; medians of {repeats}, seconds")
-    click.echo(f"load average before the start: {report['load_before']:.2f}; above 0 it was not alone on the machine")
-    click.echo(f"{'codec':<10} {'threads':>7} {'setting':>7} {'bytes':>8} {'PSNR dB':>8}    encode … decode")
-    report["timings"] = []
+    target = len(ours.encode(image, quality))
+    settings = {peer.name: match_bytes(peer, image, target) for peer in peers}
+    click.echo(f"{'codec':<25} {'threads':>7} {'setting':>7} {'bytes':>8} {'PSNR dB':>8}    encode … decode")
+    timings = []
     for threads in thread_counts:
-        set_threads(threads)
-        first = time_codec(ours, quality, image, threads, repeats)
-        rows = [first, *(time_codec(peer, settings[peer.name], image, threads, repeats) for peer in peers)]
-        report["timings"] += rows
+        with limited_to(threads):
+            first = time_codec(ours, quality, image, threads, repeats)
+            fast = time_codec(Yoto(ours.codec, name=FAST, effort=0), quality, image, threads, repeats)
+            rows = [first, fast, *(time_codec(peer, settings[peer.name], image, threads, repeats) for peer in peers)]
+            if compressai_python:
+                rows += time_compressai(compressai_python, path, threads, repeats)
+        timings += rows
         for row in rows:
             click.echo(format_row(row, first))
+    absent += [] if compressai_python else ["CompressAI"]
     if absent:
-        click.echo(f"not measured, since this Pillow lacks them: {', '.join(absent)}")
-    report["startup_s"] = time_startup(data, repeats)
-    for command, seconds in report["startup_s"].items():
-        click.echo(f"start of {command}: {seconds:.3f} s")
-    if output:
-        write_whole(output, json.dumps(report, indent=1) + "\n")
+        click.echo(f"not measured, since they are not here: {', '.join(absent)}")
+    return {"timings": timings, "absent": absent}
+
+
+def time_compressai(python: Path, picture: Path, threads: int, repeats: int) -> list[dict[str, Any]]:
+    """Rows of CompressAI's models, whose weights are random: they have neither setting nor bytes."""
+    figures = measure_elsewhere(python, picture, "--threads", str(threads), "--repeats", str(repeats))
+    return [
+        {
+            "codec": f"CompressAI {entry['model']}",
+            "threads": threads,
+            "encode_s": entry["encode_s"],
+            "decode_s": entry["decode_s"],
+            "versions": figures["versions"],
+        }
+        for entry in figures["models"]
+    ]
 
 
 def time_startup(data: bytes, repeats: int) -> dict[str, float]:

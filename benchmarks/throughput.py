@@ -9,7 +9,6 @@ the other, and are charged for one core if told to use one thread.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -22,8 +21,8 @@ from typing import NamedTuple
 import click
 
 from benchmarks.dataset import DatasetError, find_kodak
-from benchmarks.machine import machine, versions
-from benchmarks.results import write_whole
+from benchmarks.files import write_json
+from benchmarks.machine import OUR_PACKAGES, machine, versions
 
 ROOT = Path(__file__).parent.parent
 
@@ -97,8 +96,13 @@ def main(
         click.echo(f"{row.name:<10} {row.cores:>5} {row.seconds:>8.2f} {row.per_core:>16.2f} {ratio:>16.2f}×")
     if output:
         figures = [{**row._asdict(), "per_core": row.per_core} for row in rows]
-        report = {"machine": machine(max(cores)), "versions": versions(), "quality": quality, "timings": figures}
-        write_whole(output, json.dumps(report, indent=1) + "\n")
+        report = {
+            "machine": machine(max(cores)),
+            "versions": versions(OUR_PACKAGES),
+            "quality": quality,
+            "timings": figures,
+        }
+        write_json(output, report)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from codec.image import Planes, Uint8Array, open_image, to_pil, to_planes
 
 QUALITY_MIN, QUALITY_MAX = 1, 100  # Pillow's scale
 
-# Options that do well in PSNR, as in benchmarks/codecs.py, but for WebP's method, which is Pillow's own.
+# Options that do well in PSNR, as in benchmarks/peers.py, but for WebP's method, which is Pillow's own.
 PEERS: Mapping[str, Mapping[str, object]] = {
     "jpeg": {"subsampling": "4:2:0", "optimize": True, "progressive": True},
     "webp": {"method": 4},
