@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import product
 from types import EllipsisType
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ from codec.quantise import RDO_BITS, RDO_BITS_REFINED, quantiser, refined, round
 from codec.tiles import (
     Box,
     Latents,
+    bands,
     copy_overlap,
     extended,
     on_latents,
@@ -232,8 +234,15 @@ class Codec:
         y_hat = y.clone()
         y_hat[inner] = torch.from_numpy(symbols).to(y).mul_(2.0**-LATENT_BITS).permute(2, 0, 1)
         x = read_inside(colour, outer).to(self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            return refined(self.transforms, x, y, y_hat, condition)
+        out = torch.empty_like(y)
+        for rows, columns in product(bands(y.shape[2]), bands(y.shape[3])):
+            around = (..., rows.around, columns.around)
+            with torch.autocast(self.device.type, enabled=False):
+                part = refined(
+                    self.transforms, x[..., rows.pixels, columns.pixels], y[around], y_hat[around], condition
+                )
+            out[..., rows.core, columns.core] = part[..., rows.inner, columns.inner]
+        return out
 
     def _decode_latents(self, header: Header, data: bytes, number: int) -> Latents:
         """y_hat of a tile, int16 (h, w, M), checked against its CRC."""

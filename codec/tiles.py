@@ -14,6 +14,9 @@ from codec.bitstream import Header, Region
 from codec.image import Uint8Array
 from codec.model import HYPER_STRIDE, LATENT_STRIDE, MARGIN_PX
 
+# Cuts a tile of the usual size and its margin in two, and leaves pictures up to 768 px whole.
+BAND_LATENTS = 48
+
 Latents = npt.NDArray[np.int16]
 
 
@@ -105,6 +108,33 @@ def read_inside(colour: Uint8Array, box: Box) -> torch.Tensor:
     """What of a rectangle lies in the image, as float32 (1, 3 or 1, H, W) in [0, 1]."""
     inside = colour[box.top : box.bottom, box.left : box.right]
     return torch.from_numpy(inside.copy()).permute(2, 0, 1)[None].float().div_(255.0)
+
+
+class Band(NamedTuple):
+    """Latents of a rectangle along one side that the encoder refines together.
+
+    core: their places in the rectangle; around: with what acts on them through the pixels; inner: places of the core
+    in `around`.
+    """
+
+    core: slice
+    around: slice
+    inner: slice
+
+    @property
+    def pixels(self) -> slice:
+        """`around` in pixels."""
+        return slice(self.around.start * LATENT_STRIDE, self.around.stop * LATENT_STRIDE)
+
+
+def bands(count: int) -> Iterator[Band]:
+    """Cut `count` latents along one side, so that memory is bounded by less than a tile needs at once."""
+    parts = -(-count // BAND_LATENTS)
+    reach = 2 * MARGIN_PX // LATENT_STRIDE  # from latents to pixels and back
+    for part in range(parts):
+        start, stop = part * count // parts, (part + 1) * count // parts
+        around = slice(max(0, start - reach), min(count, stop + reach))
+        yield Band(slice(start, stop), around, slice(start - around.start, stop - around.start))
 
 
 def read_region(colour: Uint8Array, box: Box) -> torch.Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from conftest import picture, reseal
 from PIL import Image
@@ -185,6 +186,22 @@ def test_region_outside_the_image_is_the_callers_mistake(codec, data, region):
 def test_limit_of_pixels_counts_the_image_not_the_region(codec, data):
     with pytest.raises(ImageError, match="max_pixels"):
         codec.decode(data, region=(0, 0, 1, 1), max_pixels=WIDTH * HEIGHT - 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
+    """Memory is bounded by it; a latent does not see where the others were cut."""
+    colour = picture(700, 300)[:, :, :channels]
+    (box,) = tile_boxes(Header(300, 700, 0, b"", tile_px=1024))
+    condition = codec._condition(3000)
+    with torch.inference_mode():
+        y = codec._analyse(colour, box, condition)
+    symbols = np.rint(16.0 * y[0].permute(1, 2, 0).numpy()).astype(np.int32) // 16 * 16
+    arguments = (colour, box, y, (...,), symbols, condition)
+    whole = codec._refine(*arguments)
+    assert (whole - y).abs().max() > 0.05
+    monkeypatch.setattr("codec.tiles.BAND_LATENTS", 10)
+    torch.testing.assert_close(codec._refine(*arguments), whole, atol=1e-3, rtol=0.0)
 
 
 # Partial decoding.
