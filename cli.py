@@ -254,6 +254,20 @@ def info(source: Path, as_json: bool) -> None:
 
 
 @main.command()
+@one_line_errors
+def selftest() -> None:
+    """Check that this machine computes the integers that files rely on, in every way that it offers."""
+    from codec import selftest
+
+    failed = 0
+    for check in selftest.run():
+        click.echo(f"{'ok  ' if check.passed else 'FAIL'} {check.name}")
+        failed += not check.passed
+    if failed:
+        raise click.ClickException(f"{failed} checks failed: do not rely on files from or for this machine, report it")
+
+
+@main.command()
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
 @json_option

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.bitstream import QUALITY_MAX
-from codec.model import PASSES, ModelConfig
+from codec.model import PASSES
 
 KNOTS = 33
 KNOT_SPACING = QUALITY_MAX // (KNOTS - 1)
@@ -181,21 +181,6 @@ class FixedPrior:
         # Per pass and channel group: the head's rows for the means, then for the scale indexes.
         self.mean_heads = [[head.columns(self._slice(g)) for g in range(PASSES)] for head in heads]
         self.index_heads = [[head.columns(self._slice(g, self.M)) for g in range(PASSES)] for head in heads]
-
-    def check(self, config: ModelConfig) -> None:
-        """Raise ValueError if the shapes are not those of `config`."""
-        m, d, z = config.M, config.D, config.Z
-        dense = [(self.up1, z, 4 * d), (self.up2, d, 4 * d), (self.hyper_out, d, d), (self.embed, 2 * m, d)]
-        dense += [(layer, 2 * d, d) for layer in self.mix] + [(layer, d, d) for layer in self.hidden]
-        dense += [(head, d, m // PASSES) for k in range(PASSES) for head in self.mean_heads[k] + self.index_heads[k]]
-        for layer, inputs, outputs in dense:
-            if layer.weight.shape != (inputs, outputs) or not len(layer.bias) == len(layer.scale) == outputs:
-                raise ValueError(f"a dense layer has shape {tuple(layer.weight.shape)}, expected {(inputs, outputs)}")
-        for spatial in (self.spatial1, self.spatial2, *self.spatial):
-            if spatial.taps.shape != (9, d) or not len(spatial.bias) == len(spatial.scale) == d:
-                raise ValueError(f"a depthwise layer has shape {tuple(spatial.taps.shape)}, expected {(9, d)}")
-        if len(self.z_index) != z or not len(self.norm) == len(self.reciprocal) == m:
-            raise ValueError("a table over quality has the wrong width")
 
     def _slice(self, group: int, offset: int = 0) -> slice:
         return slice(offset + group * self.group, offset + (group + 1) * self.group)

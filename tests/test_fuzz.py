@@ -1,139 +1,150 @@
-"""A thousand damaged files whose checksums are right: whatever a file holds, only a CodecError may escape.
-
-The decoder runs in a process of its own, so that a crash, a hang or a flood of memory is seen as what it is:
-
-    python tests/test_fuzz.py WEIGHTS
-"""
+"""A short campaign of `tests/fuzz.py`, and every input that once got through or crashed, by name."""
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
 import json
 import os
-import resource
-import struct
 import subprocess
 import sys
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
-import numpy as np
 import pytest
-from conftest import picture, reseal
-from PIL import Image
+import safetensors.torch
+import torch
+from conftest import make_model
 
+from codec import weights
 from codec.api import Codec
-from codec.bitstream import unpack
-from codec.entropy import SymbolDecoder
-from codec.errors import CodecError
+from codec.errors import WeightsError
+from training.export import freeze
 
 ROOT = Path(__file__).parent.parent
-FILES = 1000
-MEMORY_BYTES = 256 << 20  # on top of what the loaded model takes
-CPU_SECONDS = 60
-MAX_PIXELS = 1 << 18
-# The fixed part's fields, and the first words of the section table: offset and bytes.
-FIELDS = [(4, 1), (5, 1), (6, 2), (8, 4), (12, 4), (16, 6), (22, 1), *((offset, 4) for offset in range(23, 71, 4))]
+COUNTS = {"files": 1500, "weights": 150}
 
 
-def samples(codec: Codec) -> list[bytes]:
-    """Small files of every kind."""
-    tagged = Image.fromarray(picture(40, 50))
-    tagged.info.update(icc_profile=b"a profile", xmp=b"<xmp/>")
-    rgba = np.dstack([picture(60, 70), picture(60, 70, 1)[:, :, 0]])
-    return [
-        codec.encode(picture(64, 64), 0.5),
-        codec.encode(picture(64, 64)[:, :, 0], 1.0),
-        codec.encode(picture(1, 1), 0.0),
-        codec.encode(picture(130, 70), 0.8, tile_px=64),
-        codec.encode(tagged, 0.2),
-        codec.encode(rgba, 0.3),
-    ]
-
-
-def mutate(rng: np.random.Generator, files: list[bytes]) -> bytes:
-    """Damage one file: bits, end, pieces, header fields; in every second case the last tile, under a right length."""
-    data = bytearray(files[rng.integers(len(files))])
-    match rng.integers(8):
-        case 0:
-            for bit in rng.integers(8 * len(data), size=rng.integers(1, 9)):
-                data[bit // 8] ^= 1 << bit % 8
-        case 1:
-            del data[rng.integers(len(data)) :]
-        case 2:
-            other = files[rng.integers(len(files))]
-            start, length = rng.integers(len(other)), rng.integers(1, 40)
-            place = rng.integers(len(data))
-            data[place : place + rng.integers(40)] = other[start : start + length]
-        case 3:
-            offset, size = FIELDS[rng.integers(len(FIELDS))]
-            values = [0, 1, 255, 2 ** (8 * size) - 1, 1 << rng.integers(8 * size), rng.integers(1, 600)]
-            value = int(values[rng.integers(len(values))]) % 2 ** (8 * size)
-            data[offset : offset + size] = value.to_bytes(size, "little")
-        case _:
-            header = unpack(bytes(data))
-            start = header.tiles[-1].start
-            entry = 23 + 8 * (data[5] & 1) + 2 * (data[5] & 4) + 12 * (len(header.tiles) - 1)
-            flipped = bytearray(data[start:])
-            flipped[rng.integers(1, len(flipped))] ^= 1 << rng.integers(8)
-            escapes, words = rng.bytes(rng.integers(64)), rng.bytes(4 * rng.integers(40))
-            well_formed = bytes([2 * len(escapes)]) + escapes + words
-            bodies = [flipped, well_formed, data[start : len(data) - 4 * rng.integers(5)], rng.bytes(rng.integers(90))]
-            data[start:] = bodies[rng.integers(len(bodies))]
-            struct.pack_into("<I", data, entry, len(data) - start)
-    return bytes(data)
-
-
-def fuzz(weights: Path) -> Counter[str]:
-    """Decode the damaged files; every second without the checks of what the symbols were, to get behind them."""
-    codec = Codec(weights)
-    files = samples(codec)
-    for data in files:
-        codec.decode(data)  # all that is loaded late is loaded
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    rng = np.random.default_rng(0)
-    outcomes: Counter[str] = Counter()
-    for i in range(FILES):
-        data = mutate(rng, files)
-        data = reseal(data) if i % 10 else data
-        try:
-            with contextlib.ExitStack() as stack:
-                if i % 2:
-                    stack.enter_context(mock.patch("codec.api.integers_crc", return_value=mock.ANY))
-                    stack.enter_context(mock.patch.object(SymbolDecoder, "finish"))
-                codec.decode(data, max_pixels=MAX_PIXELS)
-            outcomes["decoded"] += 1
-        except CodecError as error:
-            outcomes[type(error).__name__] += 1
-        except BaseException:
-            print(f"file {i}: {data.hex()}", file=sys.stderr)
-            raise
-    return outcomes
-
-
-@pytest.fixture(scope="module")
-def outcomes(weights_path: Path) -> dict[str, int]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(weights_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=3 * CPU_SECONDS)
+@pytest.fixture(scope="module", params=COUNTS)
+def outcomes(request: pytest.FixtureRequest, weights_path: Path, tmp_path_factory) -> tuple[str, dict[str, int]]:
+    """Target, and how many inputs got how far."""
+    target = request.param
+    crashes = tmp_path_factory.mktemp("crashes")
+    options = ["--target", target, "--count", COUNTS[target], "--weights", weights_path, "--crashes", crashes]
+    command = [sys.executable, "-m", "tests.fuzz", *map(str, options)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return target, json.loads(done.stdout)
 
 
 def test_only_codec_errors_escape(outcomes):
-    assert sum(outcomes.values()) == FILES
+    target, counts = outcomes
+    assert counts["inputs"] == COUNTS[target]
+    assert "crashes" not in counts
 
 
-def test_damage_gets_past_every_check(outcomes):
+def test_inputs_get_past_every_check(outcomes):
     """Else the test above would try the header alone."""
-    errors = ("CorruptError", "TruncatedError", "ModelMismatchError", "TooLargeError", "UnsupportedVersionError")
-    assert set(errors) < set(outcomes)
-    assert outcomes["decoded"] > FILES // 10
-    assert outcomes["CorruptError"] > FILES // 4
+    target, counts = outcomes
+    if target == "weights":
+        assert counts["WeightsError"] > COUNTS[target] // 2
+        assert counts["encoded and decoded"] > 0
+        return
+    assert {"CorruptError", "TruncatedError", "ModelMismatchError", "TooLargeError", "UnsupportedVersionError"} < set(
+        counts
+    )
+    for stage in ("header read", "entropy decoder fed", "symbols decoded"):
+        assert counts[stage] > COUNTS[target] // 4
+    for stage in ("alpha read", "metadata read", "decoded", "region decoded", "partly decoded, damage found"):
+        assert counts[stage] > COUNTS[target] // 100
 
 
-if __name__ == "__main__":
-    print(json.dumps(fuzz(Path(sys.argv[1]))))
+def test_a_crash_is_kept_and_the_campaign_goes_on(weights_path, tmp_path):
+    """One that is planted: a decoder that dies of the first file of 130×70 px."""
+    program = """
+import os, signal, sys
+from tests import fuzz
+honest = fuzz.FileTarget.attempt
+def attempt(self, rng, data):
+    if data[8:16] == bytes([70, 0, 0, 0, 130, 0, 0, 0]) and data[5] == 2:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return honest(self, rng, data)
+fuzz.FileTarget.attempt = attempt
+fuzz.main()
+"""
+    (tmp_path / "planted.py").write_text(program)
+    harness = f"""
+import subprocess, sys
+run = subprocess.run
+def planted(command, **options):
+    return run([command[0], {str(tmp_path / "planted.py")!r}, *command[3:]], **options)
+subprocess.run = planted
+from tests import fuzz
+fuzz.main()
+"""
+    options = ["--count", "60", "--weights", str(weights_path), "--crashes", str(tmp_path / "crashes")]
+    command = [sys.executable, "-c", harness, *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    kept = list((tmp_path / "crashes").iterdir())
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["inputs"] == 60
+    assert json.loads(done.stdout)["crashes"] == len(kept) == len(done.stderr.splitlines()) > 0
+    assert all(path.read_bytes()[8] == 70 for path in kept)
+
+
+# Weights files that once loaded and then failed at the first picture, or failed with another error.
+
+
+def refused(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, object]) -> str:
+    """Why a weights file is refused."""
+    notes = {"format": weights.FORMAT, "config": json.dumps(config), "card": "{}"}
+    path = folder / "found.safetensors"
+    path.write_bytes(safetensors.torch.save(tensors, metadata=notes))
+    with pytest.raises(WeightsError) as caught:
+        Codec(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def as_column(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:, None].contiguous()
+
+
+def set_first(value: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        tensor.view(-1)[0] = value
+        return tensor
+
+    return change
+
+
+# Tensor, change, and what the refusal names.
+FOUND = {
+    "shift beyond any power of two": ("h_s.up1.shift", set_first(-2_000_000), "h_s.up1.shift"),
+    "negative fold": ("embed.fold", set_first(-1), "embed.fold"),
+    "weights that make sums inexact": ("passes.0.mix.weight", lambda t: torch.full_like(t, 32767), "passes.0.mix sums"),
+    "bias of a depthwise layer as a column": ("passes.2.spatial.bias", as_column, "passes.2.spatial.bias"),
+    "pass bias as a column": ("passes.1.context_bias", as_column, "passes.1.context_bias"),
+    "pass bias beyond the accumulator": ("passes.1.context_bias", set_first(2**30), "embed sums"),
+    "bias of 64 bits": ("h_s.out.bias", torch.Tensor.long, "h_s.out.bias"),
+    "booleans": ("h_s.up2.weight", torch.Tensor.bool, "h_s.up2.weight"),
+}
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_weights_that_once_got_through(tmp_path, case):
+    name, change, named = FOUND[case]
+    model = make_model()
+    tensors = freeze(model)
+    tensors[name] = change(tensors[name])
+    assert named in refused(tmp_path, tensors, dataclasses.asdict(model.config))
+
+
+@pytest.mark.parametrize(
+    "change", [{"expansion": float("inf")}, {"expansion": 1e308}, {"num_coefficients": 0}, {"synthesis_blocks": 10**9}]
+)
+def test_settings_that_once_got_through(tmp_path, change):
+    model = make_model()
+    refused(tmp_path, freeze(model), dataclasses.asdict(model.config) | change)
