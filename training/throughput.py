@@ -55,6 +55,7 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 @click.option("--device", default=default_device(), show_default=True)
 def main(config_path: Path, data: Path, images: int, steps: int, device: str) -> None:
     """Print patches per second and FLOP/s of training."""
+    torch.set_flush_denormal(True)  # as training does
     try:
         config = TrainConfig.load(config_path)
         sampler = CropSampler(find_images(data)[:images], torch.device(device))
