@@ -31,7 +31,7 @@ from codec.layers import (
 LATENT_STRIDE = 16  # pixels per latent y
 HYPER_STRIDE = 64  # pixels per hyper-latent z
 # Context of the transforms around a tile, so that tiles leave no seam; weights that reach further are refused.
-MARGIN_PX = 96
+MARGIN_PX = 64
 PASSES = 4
 
 SCALES_MIN = 0.11  # CompressAI and TensorFlow Compression: below it the zero bin holds all the mass
