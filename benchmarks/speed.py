@@ -25,7 +25,7 @@ from unittest.mock import patch
 import click
 
 from benchmarks.codecs import FAST, ImageCodec, Yoto, limited_to
-from benchmarks.compressai_models import CompressaiError, measure_elsewhere
+from benchmarks.compressai_models import NAMES, CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
 from benchmarks.files import write_json
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
@@ -158,6 +158,7 @@ def format_row(row: dict[str, Any], ours: dict[str, Any]) -> str:
 @click.option("--threads", "thread_counts", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=9, show_default=True)
 @click.option("--compressai-python", type=click.Path(path_type=Path), help="Interpreter that has CompressAI.")
+@click.option("--compressai-models", default=",".join(NAMES), show_default=True, help="Its serial ones take minutes.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def main(
     dataset: Path | None,
@@ -167,6 +168,7 @@ def main(
     thread_counts: tuple[int, ...],
     repeats: int,
     compressai_python: Path | None,
+    compressai_models: str,
     output: Path | None,
 ) -> None:
     """Time codecs on one picture, and the start of the command."""
@@ -178,7 +180,8 @@ def main(
         report = conditions(ours.codec) | {"image": name, "repeats": repeats, "load_before": os.getloadavg()[0]}
         click.echo(f"{report['machine']['cpu']}, {report['machine']['cores']} cores; {name}; medians of {repeats}, s")
         click.echo(f"load before the start: {report['load_before']:.2f}; above 0 it was not alone on the machine")
-        report |= time_all(ours, quality, paths[name], thread_counts, repeats, compressai_python)
+        compressai = (compressai_python, compressai_models) if compressai_python else None
+        report |= time_all(ours, quality, paths[name], thread_counts, repeats, compressai)
         report["startup_s"] = time_startup(ours.encode(load_rgb(paths[name]), quality), repeats)
     except (DatasetError, CodecError, CompressaiError) as error:
         raise click.ClickException(str(error)) from error
@@ -199,9 +202,17 @@ def conditions(codec: api.Codec) -> dict[str, Any]:
 
 
 def time_all(
-    ours: Yoto, quality: float, path: Path, thread_counts: tuple[int, ...], repeats: int, compressai_python: Path | None
+    ours: Yoto,
+    quality: float,
+    path: Path,
+    thread_counts: tuple[int, ...],
+    repeats: int,
+    compressai: tuple[Path, str] | None,
 ) -> dict[str, Any]:
-    """Times of all codecs at each number of threads; names of those that are absent."""
+    """Times of all codecs at each number of threads; names of those that are absent.
+
+    `compressai` is the interpreter that has it, and the models to time.
+    """
     image = load_rgb(path)
     peers, absent = choose_peers(PEERS)
     target = len(ours.encode(image, quality))
@@ -213,20 +224,22 @@ def time_all(
             first = time_codec(ours, quality, image, threads, repeats)
             fast = time_codec(Yoto(ours.codec, name=FAST, effort=0), quality, image, threads, repeats)
             rows = [first, fast, *(time_codec(peer, settings[peer.name], image, threads, repeats) for peer in peers)]
-            if compressai_python:
-                rows += time_compressai(compressai_python, path, threads, repeats)
+            if compressai:
+                rows += time_compressai(*compressai, path, threads, repeats)
         timings += rows
         for row in rows:
             click.echo(format_row(row, first))
-    absent += [] if compressai_python else ["CompressAI"]
+    absent += [] if compressai else ["CompressAI"]
     if absent:
         click.echo(f"not measured, since they are not here: {', '.join(absent)}")
     return {"timings": timings, "absent": absent}
 
 
-def time_compressai(python: Path, picture: Path, threads: int, repeats: int) -> list[dict[str, Any]]:
+def time_compressai(python: Path, models: str, picture: Path, threads: int, repeats: int) -> list[dict[str, Any]]:
     """Rows of CompressAI's models, whose weights are random: they have neither setting nor bytes."""
-    figures = measure_elsewhere(python, picture, "--threads", str(threads), "--repeats", str(repeats))
+    figures = measure_elsewhere(
+        python, picture, "--models", models, "--threads", str(threads), "--repeats", str(repeats)
+    )
     return [
         {
             "codec": f"CompressAI {entry['model']}",
