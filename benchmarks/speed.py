@@ -25,7 +25,7 @@ from unittest.mock import patch
 import click
 
 from benchmarks.codecs import FAST, ImageCodec, Yoto, limited_to
-from benchmarks.compressai_models import NAMES, CompressaiError, measure_elsewhere
+from benchmarks.compressai_models import CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
 from benchmarks.files import write_json
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
@@ -158,7 +158,7 @@ def format_row(row: dict[str, Any], ours: dict[str, Any]) -> str:
 @click.option("--threads", "thread_counts", type=click.IntRange(1), multiple=True, default=(1, 2), show_default=True)
 @click.option("--repeats", type=click.IntRange(1), default=9, show_default=True)
 @click.option("--compressai-python", type=click.Path(path_type=Path), help="Interpreter that has CompressAI.")
-@click.option("--compressai-models", default=",".join(NAMES), show_default=True, help="Its serial ones take minutes.")
+@click.option("--compressai-models", help="Names, comma-separated, instead of all; the serial ones take minutes.")
 @click.option("--output", type=click.Path(path_type=Path), help="Also write the figures to this JSON file.")
 def main(
     dataset: Path | None,
@@ -168,7 +168,7 @@ def main(
     thread_counts: tuple[int, ...],
     repeats: int,
     compressai_python: Path | None,
-    compressai_models: str,
+    compressai_models: str | None,
     output: Path | None,
 ) -> None:
     """Time codecs on one picture, and the start of the command."""
@@ -207,7 +207,7 @@ def time_all(
     path: Path,
     thread_counts: tuple[int, ...],
     repeats: int,
-    compressai: tuple[Path, str] | None,
+    compressai: tuple[Path, str | None] | None,
 ) -> dict[str, Any]:
     """Times of all codecs at each number of threads; names of those that are absent.
 
@@ -235,11 +235,12 @@ def time_all(
     return {"timings": timings, "absent": absent}
 
 
-def time_compressai(python: Path, models: str, picture: Path, threads: int, repeats: int) -> list[dict[str, Any]]:
+def time_compressai(
+    python: Path, models: str | None, picture: Path, threads: int, repeats: int
+) -> list[dict[str, Any]]:
     """Rows of CompressAI's models, whose weights are random: they have neither setting nor bytes."""
-    figures = measure_elsewhere(
-        python, picture, "--models", models, "--threads", str(threads), "--repeats", str(repeats)
-    )
+    chosen = ("--models", models) if models else ()
+    figures = measure_elsewhere(python, picture, *chosen, "--threads", str(threads), "--repeats", str(repeats))
     return [
         {
             "codec": f"CompressAI {entry['model']}",
