@@ -110,7 +110,7 @@ class Codec:
                 floating point in [0, 1].
             quality: 0 (fewest bits) to 1, continuous.
             effort: 0 (fastest) to 8; how often the symbols are chosen anew after a look at the picture that they make.
-                Files shrink by 2 to 4 % for it, decoding does not change.
+                It saves 2 to 4 % of the bits at equal error; decoding does not change.
             keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
             tile_px: side of the independent tiles, a multiple of 64 px up to 16320.
 

@@ -2,7 +2,7 @@
 
 Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; step sizes matched to AdamW's as in Liu et al. 2025,
 arXiv:2502.16982. The same updates as `torch.optim.Muon`, but matrices of one shape go through the iteration together,
-and in float32 on a CPU, where bfloat16 products are the slower ones: a third of the time, see EXPERIMENTS.md.
+and in float32 on a CPU, where bfloat16 products can be the slower ones: about half the time, see EXPERIMENTS.md.
 """
 
 from __future__ import annotations
