@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from codec.arguments import (
+from codec.app.arguments import (
     Many,
     device_option,
     folder_of_many,
@@ -29,10 +29,10 @@ from codec.arguments import (
     single,
     weights_option,
 )
-from codec.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, Region, unpack
+from codec.app.files import STREAM, plan, read_input, write_output
+from codec.app.reports import report, report_skipped, run_many, warn
 from codec.errors import explain
-from codec.files import STREAM, plan, read_input, write_output
-from codec.reports import report, report_skipped, run_many, warn
+from codec.format.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, Region, unpack
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -105,8 +105,8 @@ def encode(
     if folder := folder_of_many(inputs, output):
         if metrics:
             raise click.UsageError("--metrics is for one input")
-        from codec.batch import EncodeOptions, FileEncoder
-        from codec.image import readable_suffixes
+        from codec.app.batch import EncodeOptions, FileEncoder
+        from codec.picture.image import readable_suffixes
 
         tasks = plan(inputs, folder, ".yoto", readable_suffixes(), recursive=many.recursive)
         options = EncodeOptions(quality, target, effort, not strip, levels)
@@ -123,8 +123,8 @@ def encode(
 
     from io import BytesIO
 
-    from codec.batch import EncodeOptions, encode_image
-    from codec.image import open_image
+    from codec.app.batch import EncodeOptions, encode_image
+    from codec.picture.image import open_image
 
     image = open_image(source if stream is None else BytesIO(stream), levels=levels)
     options = EncodeOptions(quality, target, effort, not strip, levels, metrics)
@@ -186,7 +186,7 @@ def decode(
     if folder := folder_of_many(inputs, output):
         if region or partial:
             raise click.UsageError("--region and --partial are for one input")
-        from codec.batch import FileDecoder
+        from codec.app.batch import FileDecoder
 
         tasks = plan(inputs, folder, suffix, {".yoto"}, recursive=many.recursive)
         work = FileDecoder(load_codec(weights, device), suffix, max_pixels)
@@ -204,7 +204,7 @@ def decode(
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--region") from error
 
-    from codec.image import save_image
+    from codec.picture.image import save_image
 
     codec = load_codec(weights, device)
     start = time.perf_counter()
@@ -257,7 +257,7 @@ def info(source: Path, as_json: bool) -> None:
 @one_line_errors
 def selftest() -> None:
     """Check that this machine computes the integers that files rely on, in every way that it offers."""
-    from codec import selftest
+    from codec.app import selftest
 
     failed = 0
     for check in selftest.run():
@@ -276,7 +276,7 @@ def selftest() -> None:
 @one_line_errors
 def compare(first: Path, second: Path, as_json: bool, weights: Path | None, device: str) -> None:
     """Print how far the pictures A and B, of any format or .yoto, are apart: PSNR, SSIM, MS-SSIM, bytes."""
-    from codec.compare import compare_files
+    from codec.app.compare import compare_files
 
     found = compare_files(first, second, partial(load_codec, weights, device))
     report(found.fields, str(found), as_json, False)
@@ -291,7 +291,7 @@ def demo(output: Path, weights: Path | None, device: str) -> None:
     """Encode and decode a picture that scikit-image brings along, at three qualities."""
     import skimage.data
 
-    from codec.image import psnr_db, save_image, to_pil, to_planes
+    from codec.picture.image import psnr_db, save_image, to_pil, to_planes
 
     original = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     output.mkdir(parents=True, exist_ok=True)
@@ -321,7 +321,7 @@ def demo(output: Path, weights: Path | None, device: str) -> None:
 def demo_server(host: str, port: int, max_megapixels: float, weights: Path | None, device: str) -> None:
     """Serve a page on which pictures can be coded and compared."""
     try:
-        from codec.server import listen, serve
+        from codec.demo.server import listen, serve
     except ModuleNotFoundError as error:
         if error.name not in ("fastapi", "uvicorn"):
             raise

@@ -15,7 +15,7 @@ import torch
 from PIL import AvifImagePlugin
 
 from codec.api import DEFAULT_EFFORT, Codec
-from codec.image import Uint8Array
+from codec.picture.image import Uint8Array
 
 OURS = "yoto"
 FAST = "yoto-fast"  # the same at effort 0

@@ -27,7 +27,7 @@ from benchmarks.machine import OUR_PACKAGES, command, model, versions
 from benchmarks.memory import synthetic_picture
 from codec.api import Codec
 from codec.errors import CodecError
-from codec.fixed import FixedPrior
+from codec.network.integer import IntegerPrior
 
 HEIGHT, WIDTH = 512, 768  # a Kodak image
 ENTROPY = "entropy model"
@@ -44,7 +44,7 @@ def count_kmacs(codec: Codec, call: Callable[[], object], pixels: int) -> dict[s
     # torch counts in-place addcmul as nothing.
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addcmul_: addcmul_flops})
     entropy_flops = 0
-    run = FixedPrior.run
+    run = IntegerPrior.run
 
     @wraps(run)
     def counted(*args: Any, **kwargs: Any) -> Any:
@@ -55,7 +55,7 @@ def count_kmacs(codec: Codec, call: Callable[[], object], pixels: int) -> dict[s
         finally:
             entropy_flops += counter.get_total_flops() - before
 
-    with patch.object(FixedPrior, "run", counted), counter:
+    with patch.object(IntegerPrior, "run", counted), counter:
         call()
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     transforms = codec.transforms

@@ -12,8 +12,8 @@ from urllib.error import HTTPError
 import click
 import numpy as np
 
-from codec.files import write_output
-from codec.image import Uint8Array, open_image
+from codec.app.files import write_output
+from codec.picture.image import Uint8Array, open_image
 
 KODAK_URL = "https://r0k.us/graphics/kodak/kodak"
 FILE_MAX_BYTES = 2 << 20  # the largest of the images has 0.8 MB

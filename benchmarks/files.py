@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from codec.files import write_output
+from codec.app.files import write_output
 
 
 def write_json(path: Path, content: object) -> None:

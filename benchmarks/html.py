@@ -32,8 +32,8 @@ from benchmarks.tables import (
 )
 from benchmarks.visual import PEERS, PLACES, View, view
 from codec.api import Codec
+from codec.app.files import write_output
 from codec.errors import CodecError
-from codec.files import write_output
 
 CSS = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #666; --ground: #fff; --text: #1a1a1a; --ours: #d1344b22; }

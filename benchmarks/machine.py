@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import features
 
-from codec.weights import Weights
+from codec.network.weights import Weights
 
 METRICS = ("numpy", "scipy", "scikit-image")
 OUR_PACKAGES = ("yoto-codec", "torch", "constriction", "pillow", *METRICS)

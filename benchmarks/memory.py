@@ -148,7 +148,7 @@ def write_report(output: Path, rows: list[dict[str, Any]], quality: float, weigh
     """The JSON file."""
     from benchmarks.files import write_json
     from benchmarks.machine import OUR_PACKAGES, command, machine, model, versions
-    from codec import weights as weights_file
+    from codec.network import weights as weights_file
 
     report = {
         "command": command("benchmarks.memory"),

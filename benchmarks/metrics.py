@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.ndimage import correlate1d
 from skimage.metrics import structural_similarity
 
-from codec.image import Uint8Array, psnr_db
+from codec.picture.image import Uint8Array, psnr_db
 
 __all__ = ["MS_SSIM_MIN_PX", "MsSsim", "ms_ssim", "ms_ssim_db", "psnr_db", "ssim"]
 

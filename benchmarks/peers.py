@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, features
 
 if TYPE_CHECKING:
-    from codec.image import Uint8Array
+    from codec.picture.image import Uint8Array
 
 SOURCE_BITS = 24.0  # per pixel; Pillow takes JPEG 2000's rate as a ratio to it
 

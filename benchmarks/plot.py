@@ -22,7 +22,7 @@ from benchmarks.codecs import OURS
 from benchmarks.comparison import curve_of
 from benchmarks.results import Mean, ResultsError
 from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary, title
-from codec.files import write_output
+from codec.app.files import write_output
 
 # Published curves drawn unless others are chosen: more would hide each other.
 DRAWN_ANCHORS = (VTM, "CompressAI mbt2018-mean (mse)", "CompressAI mbt2018-mean-vbr", "QARV base")

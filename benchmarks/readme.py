@@ -14,7 +14,7 @@ from benchmarks.codecs import OURS
 from benchmarks.results import OURS_FILE, PEERS_FILE, ResultsError
 from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary
 from benchmarks.tables import bd_table, curve_table, growth_table, markdown, peer_table, speed_table
-from codec.files import write_output
+from codec.app.files import write_output
 
 FIGURE = "benchmarks/results/plots/rd-psnr.svg"
 README = Path(__file__).parent.parent / "README.md"

@@ -30,7 +30,7 @@ from benchmarks.report import bd_table, curve_table
 from benchmarks.results import OURS_FILE, PEERS_FILE, Record, Results, ResultsError
 from codec.api import DEFAULT_EFFORT, MAX_EFFORT, Codec
 from codec.errors import CodecError
-from codec.image import Uint8Array
+from codec.picture.image import Uint8Array
 
 CODEC_NAMES = (OURS, *PEER_NAMES)
 DEFAULT_QUALITIES = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"

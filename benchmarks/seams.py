@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from benchmarks.dataset import DatasetError, find_images, load_rgb
 from codec.api import Codec
-from codec.bitstream import TILE_UNIT_PX
-from codec.image import Uint8Array, to_planes
+from codec.format.bitstream import TILE_UNIT_PX
+from codec.picture.image import Uint8Array, to_planes
 
 BORDER_PX = 16  # to either side
 LIMIT_DB = 0.05

@@ -32,10 +32,10 @@ from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, mo
 from benchmarks.metrics import psnr_db
 from benchmarks.peers import choose_peers, match_bytes
 from codec import api
-from codec.entropy import SymbolDecoder
 from codec.errors import CodecError
-from codec.fixed import FixedPrior
-from codec.image import Uint8Array
+from codec.format.entropy import SymbolDecoder
+from codec.network.integer import IntegerPrior
+from codec.picture.image import Uint8Array
 
 PEERS = ("jpeg", "webp", "avif", "avif-slow", "jpegxl", "jpegxl-slow", "heic")
 PRIOR, CODER = "prior", "coder"
@@ -73,7 +73,7 @@ def timed_entropy_path() -> Iterator[SectionTimer]:
     timer = SectionTimer()
     with ExitStack() as stack:
         for owner, name, section in (
-            (FixedPrior, "run", PRIOR),
+            (IntegerPrior, "run", PRIOR),
             (api, "encode_symbols", CODER),
             (SymbolDecoder, "__init__", CODER),
             (SymbolDecoder, "read", CODER),

@@ -14,7 +14,7 @@ from benchmarks.dataset import load_rgb
 from benchmarks.metrics import psnr_db
 from benchmarks.peers import Peer, match_bytes
 from benchmarks.summary import title
-from codec.image import Uint8Array
+from codec.picture.image import Uint8Array
 
 PEERS = ("jpeg", "webp", "avif-slow", "jpegxl-slow")
 WIDTH_PX, HEIGHT_PX = 288, 216

@@ -10,8 +10,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from codec.bitstream import Header, Metadata
-from codec.bitstream import unpack as read_header
 from codec.errors import (
     BitstreamError,
     CodecError,
@@ -24,10 +22,12 @@ from codec.errors import (
     UnsupportedVersionError,
     WeightsError,
 )
+from codec.format.bitstream import Header, Metadata
+from codec.format.bitstream import unpack as read_header
 
 if TYPE_CHECKING:
     from codec.api import Codec, decode, encode
-    from codec.image import scale_levels
+    from codec.picture.image import scale_levels
     from codec.target import encode_to_target
 
 __all__ = [
@@ -60,7 +60,7 @@ def __getattr__(name: str) -> Any:
     if name == "encode_to_target":
         return import_module("codec.target").encode_to_target
     if name == "scale_levels":
-        return import_module("codec.image").scale_levels
+        return import_module("codec.picture.image").scale_levels
     raise AttributeError(f"module 'codec' has no attribute '{name}'")
 
 

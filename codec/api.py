@@ -16,8 +16,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from codec import weights as weights_file
-from codec.bitstream import (
+from codec.damage import Damage, unless_damaged
+from codec.errors import CodecError, CorruptError, ModelMismatchError
+from codec.format.bitstream import (
     DEFAULT_MAX_PIXELS,
     QUALITY_MAX,
     TILE_UNIT_PX,
@@ -30,14 +31,8 @@ from codec.bitstream import (
     read_metadata,
     unpack,
 )
-from codec.damage import Damage, unless_damaged
-from codec.entropy import SymbolDecoder, encode_symbols
-from codec.errors import CodecError, CorruptError, ModelMismatchError
-from codec.fixed import LATENT_BITS, Z_LIMIT, FixedPrior, IntArray, exact_dtype
-from codec.image import ImageLike, Planes, Uint8Array, to_pil, to_planes
-from codec.model import HYPER_STRIDE, LATENT_STRIDE
-from codec.quantise import RDO_BITS, RDO_BITS_REFINED, quantiser, refined, rounding_thresholds
-from codec.tiles import (
+from codec.format.entropy import SymbolDecoder, encode_symbols
+from codec.grid import (
     Box,
     Latents,
     bands,
@@ -53,6 +48,11 @@ from codec.tiles import (
     tiles_touching,
     with_margin,
 )
+from codec.network import weights as weights_file
+from codec.network.config import HYPER_STRIDE, LATENT_STRIDE
+from codec.network.integer import LATENT_BITS, Z_LIMIT, IntArray, IntegerPrior, exact_dtype
+from codec.picture.image import ImageLike, Planes, Uint8Array, to_pil, to_planes
+from codec.quantise import RDO_BITS, RDO_BITS_REFINED, quantiser, refined, rounding_thresholds
 
 DEFAULT_QUALITY = 0.5
 TILE_PX = 1024
@@ -91,8 +91,8 @@ class Codec:
         self._thresholds = [rounding_thresholds(self.weights.tables, bits) for bits in (RDO_BITS, RDO_BITS_REFINED)]
         self._prior = lru_cache(maxsize=16)(self._build_prior)
 
-    def _build_prior(self, quality: int, dtype: torch.dtype) -> FixedPrior:
-        return FixedPrior(self.weights.integers, quality, dtype)
+    def _build_prior(self, quality: int, dtype: torch.dtype) -> IntegerPrior:
+        return IntegerPrior(self.weights.integers, quality, dtype)
 
     def encode(
         self,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from codec.bitstream import Region
 from codec.errors import CorruptError
+from codec.format.bitstream import Region
 
 T = TypeVar("T")
 

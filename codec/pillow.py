@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from codec.bitstream import MAGIC, read_metadata, unpack
 from codec.errors import CodecError, NotYotoError
+from codec.format.bitstream import MAGIC, read_metadata, unpack
 
 FORMAT = "YOTO"
 MIME = "image/x-yoto"
@@ -100,7 +100,7 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
 def with_metadata(image: Image.Image, blocks: dict[str, object]) -> Image.Image:
     """A copy of an image with other metadata; Exif may be bytes or an `Image.Exif`."""
-    from codec.image import tiff_exif
+    from codec.picture.image import tiff_exif
 
     copy = image.copy()
     if hasattr(image, "tag_v2"):

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from codec.entropy import LAST_SILENT_ROW, SymbolTables
-from codec.fixed import LATENT_BITS, LATENT_LIMIT, IntArray
-from codec.model import PASSES, Transforms, condition_lmbda
+from codec.format.entropy import LAST_SILENT_ROW, SymbolTables
+from codec.network.config import PASSES
+from codec.network.integer import LATENT_BITS, LATENT_LIMIT, IntArray
+from codec.network.transforms import Transforms, condition_lmbda
 
 RDO_LEVELS = 15
 # Second derivative of λ·255²·MSE, in bits, over a latent in quantiser steps, as `latent_gain` makes it.
@@ -47,7 +48,7 @@ def rounding_thresholds(tables: SymbolTables, rdo_bits: float) -> npt.NDArray[np
 def quantiser(
     y: npt.NDArray[np.float32], thresholds: npt.NDArray[np.float32]
 ) -> Callable[[int, IntArray, IntArray], IntArray]:
-    """The encoder's coder for `FixedPrior.run`: quantises y (h, w, M), in quantiser steps, around the means."""
+    """The encoder's coder for `IntegerPrior.run`: quantises y (h, w, M), in quantiser steps, around the means."""
     h, w, m = y.shape
     cells = y.reshape(h // 2, 2, w // 2, 2, PASSES, m // PASSES).transpose(1, 3, 4, 0, 2, 5)
     limit = (LATENT_LIMIT >> LATENT_BITS) - 1

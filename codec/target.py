@@ -11,8 +11,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from codec.api import DEFAULT_EFFORT, Codec, default_codec
-from codec.bitstream import QUALITY_MAX, Metadata
-from codec.image import ImageLike, Planes, psnr_db, to_planes
+from codec.format.bitstream import QUALITY_MAX, Metadata
+from codec.picture.image import ImageLike, Planes, psnr_db, to_planes
 
 RATE_TOLERANCE = 0.01  # of bytes and of bpp
 PSNR_TOLERANCE_DB = 0.05

@@ -28,9 +28,9 @@ import click
 import ray
 import ray.data
 
-from codec.bitstream import unpack
+from codec.app.files import write_output
 from codec.errors import CodecError
-from codec.files import write_output
+from codec.format.bitstream import unpack
 
 MANIFEST = "manifest.jsonl"
 FILES_PER_TASK = 16  # what is done again if a worker dies
@@ -66,7 +66,7 @@ class Transcoder:
 
     def transcode(self, source: Path, output: Path) -> bytes:
         """Write and return the `.yoto` file of a picture."""
-        from codec.image import open_image
+        from codec.picture.image import open_image
 
         data = self.codec.encode(open_image(source), self.quality)
         output.parent.mkdir(parents=True, exist_ok=True)

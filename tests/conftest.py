@@ -11,9 +11,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-from codec import weights
 from codec.api import Codec
-from codec.model import ModelConfig, YotoModel
+from codec.network import weights
+from codec.network.config import ModelConfig
+from codec.network.model import YotoModel
 from training.export import freeze
 from training.init import init_from_images
 

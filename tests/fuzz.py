@@ -31,11 +31,12 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import make_model, picture, reseal
 
-from codec import api, weights
+from codec import api
 from codec.api import Codec
-from codec.bitstream import pack_alpha, read_alpha, read_metadata, unpack
-from codec.entropy import IntArray, SymbolDecoder, SymbolTables
 from codec.errors import CodecError, WeightsError
+from codec.format.bitstream import pack_alpha, read_alpha, read_metadata, unpack
+from codec.format.entropy import IntArray, SymbolDecoder, SymbolTables
+from codec.network import weights
 from training.export import freeze
 
 ROOT = Path(__file__).parent.parent

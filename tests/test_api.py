@@ -16,15 +16,16 @@ import torch
 from conftest import make_model, picture, reseal
 from PIL import Image
 
-from codec import weights
 from codec.api import Codec, integer_quality, integers_crc
-from codec.bitstream import Header, pack, read_metadata, unpack
-from codec.entropy import encode_symbols
 from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatchError, WeightsError
-from codec.fixed import LATENT_BITS, Z_LIMIT
-from codec.image import psnr_db
-from codec.model import LATENT_STRIDE, quality_to_lmbda
-from codec.tiles import tile_boxes, with_margin
+from codec.format.bitstream import Header, pack, read_metadata, unpack
+from codec.format.entropy import encode_symbols
+from codec.grid import tile_boxes, with_margin
+from codec.network import weights
+from codec.network.config import LATENT_STRIDE
+from codec.network.integer import LATENT_BITS, Z_LIMIT
+from codec.network.transforms import quality_to_lmbda
+from codec.picture.image import psnr_db
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width

@@ -12,10 +12,10 @@ from conftest import picture
 from PIL import Image
 from test_image import deep
 
-from codec.batch import EncodeOptions, FileDecoder, FileEncoder, encode_image, run, summarise
+from codec.app.batch import EncodeOptions, FileDecoder, FileEncoder, encode_image, run, summarise
+from codec.app.files import Task
 from codec.errors import CodecError, explain
-from codec.files import Task
-from codec.image import open_image
+from codec.picture.image import open_image
 
 
 @pytest.fixture

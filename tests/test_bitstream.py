@@ -11,17 +11,6 @@ from conftest import reseal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codec.bitstream import (
-    QUALITY_MAX,
-    SIDE_MAX,
-    Header,
-    Metadata,
-    pack,
-    pack_alpha,
-    read_alpha,
-    read_metadata,
-    unpack,
-)
 from codec.errors import (
     BitstreamError,
     CodecError,
@@ -31,6 +20,17 @@ from codec.errors import (
     TooLargeError,
     TruncatedError,
     UnsupportedVersionError,
+)
+from codec.format.bitstream import (
+    QUALITY_MAX,
+    SIDE_MAX,
+    Header,
+    Metadata,
+    pack,
+    pack_alpha,
+    read_alpha,
+    read_metadata,
+    unpack,
 )
 
 SAMPLE = bytes.fromhex(

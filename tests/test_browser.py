@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from codec.bitstream import unpack
+from codec.format.bitstream import unpack
 
 pytestmark = pytest.mark.browser
 

@@ -17,7 +17,7 @@ from conftest import picture, reseal
 from PIL import Image
 
 from cli import main
-from codec.bitstream import read_metadata, unpack
+from codec.format.bitstream import read_metadata, unpack
 
 ROOT = Path(__file__).parent.parent
 # Nothing that these do needs torch, which takes seconds to import; "PICTURE" is an image, "FILE" a .yoto file.
@@ -309,7 +309,7 @@ def test_failed_write_leaves_the_old_output_and_no_other(image, file, weights_pa
         raise OSError(28, "No space left on device")
 
     old = file.read_bytes()
-    monkeypatch.setattr("codec.files.os.replace", fail)
+    monkeypatch.setattr("codec.app.files.os.replace", fail)
     assert_fails(run("encode", image, file, "--force", "--weights", weights_path), "No space left")
     assert file.read_bytes() == old
     assert {path.name for path in tmp_path.iterdir()} == {"image.png", "file.yoto"}

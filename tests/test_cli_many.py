@@ -16,7 +16,7 @@ from PIL import Image
 from test_cli import ROOT, assert_fails, run
 from test_image import deep
 
-from codec.bitstream import unpack
+from codec.format.bitstream import unpack
 
 
 @pytest.fixture

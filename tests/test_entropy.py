@@ -8,8 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from codec.entropy import FREQUENCY_BITS, LAST_SILENT_ROW, MAX_SYMBOL, SymbolDecoder, SymbolTables, encode_symbols
 from codec.errors import CorruptError
+from codec.format.entropy import (
+    FREQUENCY_BITS,
+    LAST_SILENT_ROW,
+    MAX_SYMBOL,
+    SymbolDecoder,
+    SymbolTables,
+    encode_symbols,
+)
 from training.export import frequency_tables
 
 FROZEN = {key: tensor.numpy() for key, tensor in frequency_tables().items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from codec.app.files import Task, is_pattern, plan, write_output
 from codec.errors import CodecError
-from codec.files import Task, is_pattern, plan, write_output
 
 TREE = ["b.png", "a.JPG", "notes.txt", ".hidden.png", "in/c.png", "in/deep/d.png", ".git/e.png"]
 OUT = Path("out")

@@ -15,9 +15,9 @@ import safetensors.torch
 import torch
 from conftest import make_model
 
-from codec import weights
 from codec.api import Codec
 from codec.errors import WeightsError
+from codec.network import weights
 from training.export import freeze
 
 ROOT = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ from PIL import Image
 
 import codec
 from codec.api import Codec, default_codec
-from codec.image import to_planes
+from codec.picture.image import to_planes
 
 FOLDER = Path(__file__).parent / "golden" / "v1"
 NAMES = ("colour", "grey", "alpha", "odd", "tiles")

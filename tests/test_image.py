@@ -12,9 +12,10 @@ import torch
 from conftest import picture
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from codec.bitstream import Metadata
 from codec.errors import ImageError, TooLargeError
-from codec.image import (
+from codec.format.bitstream import Metadata
+from codec.grid import Box, padded_size, read_region
+from codec.picture.image import (
     SIXTEEN_BITS,
     Planes,
     frames,
@@ -26,7 +27,6 @@ from codec.image import (
     to_pil,
     to_planes,
 )
-from codec.tiles import Box, padded_size, read_region
 
 ORIENTATION, DESCRIPTION = 0x0112, 0x010E
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="%d"/></x:xmpmeta>'

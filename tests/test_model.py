@@ -10,17 +10,11 @@ import torch
 from conftest import TINY, batch, make_model
 from scipy.stats import norm
 
-from codec.layers import gaussian_bits
-from codec.model import (
-    LATENT_STRIDE,
-    PASSES,
-    ModelConfig,
-    YotoModel,
-    from_phases,
-    of_pass,
-    quality_to_lmbda,
-    to_phases,
-)
+from codec.network.config import LATENT_STRIDE, PASSES, ModelConfig
+from codec.network.layers import gaussian_bits
+from codec.network.model import YotoModel
+from codec.network.prior import from_phases, of_pass, to_phases
+from codec.network.transforms import quality_to_lmbda
 from training.init import init_from_images
 from training.loss import ConditionalLoss
 

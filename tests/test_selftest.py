@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from test_fixed import reference
+from test_integer import reference
 
 from cli import main
-from codec import selftest
 from codec.api import Codec, default_codec
+from codec.app import selftest
+from codec.app.selftest import CASES, SYMBOL_LIMIT, Setting, case_name, exchanged, golden_symbols, random_integers
 from codec.errors import CodecError, WeightsError
-from codec.fixed import FixedPrior
-from codec.selftest import CASES, SYMBOL_LIMIT, Setting, case_name, exchanged, golden_symbols, random_integers
+from codec.network.integer import IntegerPrior
 
 
 def test_this_machine_passes():
@@ -27,9 +27,9 @@ def test_this_machine_passes():
 
 
 def test_a_deviation_of_one_is_noticed(monkeypatch):
-    honest = FixedPrior._parameters
+    honest = IntegerPrior._parameters
 
-    def off_by_one(self: FixedPrior, k: int, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def off_by_one(self: IntegerPrior, k: int, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         means, rows = honest(self, k, features)
         if k == 3:
             means[-1, -1, -1, -1] += 1
@@ -42,7 +42,7 @@ def test_a_deviation_of_one_is_noticed(monkeypatch):
     monkeypatch.setattr(selftest, "settings", lambda: [Setting("as is", selftest.nullcontext)])
     monkeypatch.setattr(selftest, "check_files", lambda codec: [])
     assert CliRunner().invoke(main, ["selftest"]).exit_code == 0
-    monkeypatch.setattr(FixedPrior, "_parameters", off_by_one)
+    monkeypatch.setattr(IntegerPrior, "_parameters", off_by_one)
     result = CliRunner().invoke(main, ["selftest"])
     assert result.exit_code == 1
     assert all(line.startswith("FAIL integers") for line in result.stdout.splitlines())
@@ -54,7 +54,7 @@ def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypa
     assert exchanged(codec, receiver, here, here)
     honest = receiver._build_prior
 
-    def deviating(quality: int, dtype: torch.dtype) -> FixedPrior:
+    def deviating(quality: int, dtype: torch.dtype) -> IntegerPrior:
         prior = honest(quality, dtype)
         prior.context_bias[0] += 1 << 14
         return prior
@@ -68,7 +68,7 @@ def test_digests_are_those_of_the_numpy_reference(case):
     """Means, rows and y_hat; the stream of symbols is held against constriction alone."""
     codec, (height, width, quality) = default_codec(), case
     arrays = {key: tensor.numpy().astype(np.int64) for key, tensor in codec.weights.integers.items()}
-    z_index = FixedPrior(codec.weights.integers, quality).z_index
+    z_index = IntegerPrior(codec.weights.integers, quality).z_index
     z = golden_symbols(0, np.broadcast_to(z_index, (height, width, len(z_index))), 127)
     result = reference(arrays, quality, z, lambda k, rows: golden_symbols(k + 1, rows, SYMBOL_LIMIT).reshape(-1))
     seen = [array for pair in zip(result.means, result.rows, strict=True) for array in pair]

@@ -23,13 +23,14 @@ from fastapi.testclient import TestClient
 from PIL import Image, ImageCms
 from test_cli import assert_fails, run
 
-from codec import CodecError, server, studio
+from codec import CodecError
 from codec.api import Codec
-from codec.bitstream import read_metadata, unpack
-from codec.image import psnr_db
-from codec.peers import PeerFile, encode_at_size, encode_peer, writable_peers
-from codec.server import Worker, create_app, is_own_host
-from codec.studio import Shelf, Studio
+from codec.demo import server, studio
+from codec.demo.peers import PeerFile, encode_at_size, encode_peer, writable_peers
+from codec.demo.server import Worker, create_app, is_own_host
+from codec.demo.studio import Shelf, Studio
+from codec.format.bitstream import read_metadata, unpack
+from codec.picture.image import psnr_db
 
 MAX_PIXELS = 10_000
 HOST = "127.0.0.1:8000"
@@ -427,8 +428,8 @@ def test_command_says_where_it_serves_and_ends_in_peace(weights_path):
 
 def test_command_needs_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "fastapi", None)
-    monkeypatch.delitem(sys.modules, "codec.server")
-    monkeypatch.delattr("codec.server")
+    monkeypatch.delitem(sys.modules, "codec.demo.server")
+    monkeypatch.delattr("codec.demo.server")
     assert_fails(run("demo-server"), "pip install 'yoto-codec[demo]'")
 
 

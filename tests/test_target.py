@@ -13,8 +13,8 @@ from PIL import Image
 from test_image import pil
 
 import codec as package
-from codec.bitstream import QUALITY_MAX, read_metadata, unpack
-from codec.image import psnr_db, to_planes
+from codec.format.bitstream import QUALITY_MAX, read_metadata, unpack
+from codec.picture.image import psnr_db, to_planes
 from codec.target import encode_to_target, search
 
 # Functions of q in [0, 1] that rise by about 3, as ln(bytes) does.
@@ -141,7 +141,7 @@ def test_metadata_and_alpha_count_as_bytes(codec):
 
 def test_alpha_is_compressed_once(codec, monkeypatch):
     calls = []
-    monkeypatch.setattr("codec.image.pack_alpha", lambda alpha: calls.append(alpha) or b"packed")
+    monkeypatch.setattr("codec.picture.image.pack_alpha", lambda alpha: calls.append(alpha) or b"packed")
     found = encode_to_target(pil("LA", 64, 64), size_bytes=300, codec=codec)
     assert found.encodes > 1
     assert len(calls) == 1

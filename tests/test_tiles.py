@@ -15,9 +15,9 @@ from PIL import Image
 
 from cli import main
 from codec.api import GREY_LEVEL, Codec
-from codec.bitstream import Header, unpack
 from codec.errors import CodecError, CorruptError, ImageError, ModelMismatchError, TruncatedError
-from codec.tiles import (
+from codec.format.bitstream import Header, unpack
+from codec.grid import (
     MARGIN_PX,
     Box,
     Latents,
@@ -200,7 +200,7 @@ def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
     arguments = (colour, box, y, (...,), symbols, condition)
     whole = codec._refine(*arguments)
     assert (whole - y).abs().max() > 0.05
-    monkeypatch.setattr("codec.tiles.BAND_LATENTS", 10)
+    monkeypatch.setattr("codec.grid.BAND_LATENTS", 10)
     torch.testing.assert_close(codec._refine(*arguments), whole, atol=1e-3, rtol=0.0)
 
 

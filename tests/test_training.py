@@ -18,8 +18,9 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
-from codec import weights
-from codec.model import LMBDA_MAX, LMBDA_MIN, ModelConfig, ModelOutput, YotoModel
+from codec.network import weights
+from codec.network.config import LMBDA_MAX, LMBDA_MIN, ModelConfig
+from codec.network.model import ModelOutput, YotoModel
 from training import export, thaw, throughput
 from training.config import TrainConfig
 from training.data import CropSampler, find_images

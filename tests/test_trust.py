@@ -21,8 +21,8 @@ from conftest import picture, reseal
 from PIL import Image
 
 from codec.api import Codec, default_codec
-from codec.bitstream import Header, pack, pack_alpha, unpack
 from codec.errors import CodecError, CorruptError, ImageError, TruncatedError
+from codec.format.bitstream import Header, pack, pack_alpha, unpack
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "v1"
@@ -158,7 +158,7 @@ def test_four_processes_give_the_same_bytes_as_one(weights_path):
 WRITER = """
 import sys
 from pathlib import Path
-from codec.files import write_output
+from codec.app.files import write_output
 target, size = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 for i in range(1, 1_000_000):

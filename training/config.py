@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codec.model import ModelConfig
+from codec.network.config import ModelConfig
 
 
 @dataclass(frozen=True)

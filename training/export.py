@@ -16,20 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec import fixed, weights
 from codec.api import Codec
-from codec.bitstream import unpack
-from codec.entropy import FREQUENCY_BITS, encode_symbols
-from codec.image import open_image, psnr_db
-from codec.layers import Depthwise, FiLMPointwise
-from codec.model import (
-    SCALES_LEVELS,
-    SCALES_MIN,
-    SCALES_STEP,
-    Z_INDEX_START,
-    ModelConfig,
-    YotoModel,
-)
+from codec.format.bitstream import unpack
+from codec.format.entropy import FREQUENCY_BITS, encode_symbols
+from codec.network import integer, weights
+from codec.network.config import SCALES_LEVELS, SCALES_MIN, SCALES_STEP, Z_INDEX_START, ModelConfig
+from codec.network.layers import Depthwise, FiLMPointwise
+from codec.network.model import YotoModel
+from codec.picture.image import open_image, psnr_db
 from codec.quantise import RDO_LEVELS, quantiser
 from training.data import find_images, validation_crops
 
@@ -38,7 +32,7 @@ ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums o
 
 def knot_conditions() -> Tensor:
     """Conditions (KNOTS, 1) at which the tables over quality are sampled."""
-    return torch.linspace(-1.0, 1.0, fixed.KNOTS)[:, None]
+    return torch.linspace(-1.0, 1.0, integer.KNOTS)[:, None]
 
 
 def freeze_pointwise(
@@ -49,7 +43,7 @@ def freeze_pointwise(
     out_bits: Tensor,
     extra: Tensor | float,
 ) -> dict[str, Tensor]:
-    """Integer tensors of a dense layer, see `FixedPointwise`.
+    """Integer tensors of a dense layer, see `IntegerPointwise`.
 
     Args:
         layer: the trained layer.
@@ -69,23 +63,23 @@ def freeze_pointwise(
     reach = (weight.abs() @ limits.double()) * factor.abs().amax(0) + offset.abs().amax(0)
     shift_half = torch.exp2(-out_bits.double() - 1)
     scale = torch.log2((ACCUMULATOR_LIMIT - slack - 2) / (reach + shift_half)).floor()
-    scale = torch.minimum(scale, exponent + fixed.FACTOR_BITS)
+    scale = torch.minimum(scale, exponent + integer.FACTOR_BITS)
     half = torch.where(scale > out_bits, torch.exp2(scale - out_bits - 1), 0.0)
     return {
         "weight": torch.round(weight * torch.exp2(exponent)[:, None]).to(torch.int16),
-        "factor": torch.round(factor * 2.0**fixed.FACTOR_BITS).to(torch.int32),
+        "factor": torch.round(factor * 2.0**integer.FACTOR_BITS).to(torch.int32),
         "bias": torch.round(offset * torch.exp2(scale) + half).to(torch.int32),
-        "fold": (exponent + fixed.FACTOR_BITS - scale).to(torch.int32),
+        "fold": (exponent + integer.FACTOR_BITS - scale).to(torch.int32),
         "shift": (scale - out_bits).to(torch.int32),
     }
 
 
 def freeze_depthwise(layer: Depthwise) -> dict[str, Tensor]:
-    """Integer tensors of a depthwise layer, see `FixedDepthwise`; inputs and outputs are activations."""
+    """Integer tensors of a depthwise layer, see `IntegerDepthwise`; inputs and outputs are activations."""
     taps = layer.weight.double().reshape(-1, 9)
-    bias = layer.bias.double() * 2.0**fixed.ACTIVATION_BITS  # type: ignore[union-attr]
-    reach = taps.abs().sum(1) * fixed.ACTIVATION_LIMIT + bias.abs() + 0.5
-    scale = torch.log2((ACCUMULATOR_LIMIT - 10.0 * fixed.ACTIVATION_LIMIT) / reach).floor()
+    bias = layer.bias.double() * 2.0**integer.ACTIVATION_BITS  # type: ignore[union-attr]
+    reach = taps.abs().sum(1) * integer.ACTIVATION_LIMIT + bias.abs() + 0.5
+    scale = torch.log2((ACCUMULATOR_LIMIT - 10.0 * integer.ACTIVATION_LIMIT) / reach).floor()
     scale = torch.minimum(scale, 14 - taps.abs().amax(1).clamp_min(1e-12).log2().ceil())
     half = torch.where(scale > 0, torch.exp2(scale - 1), 0.0)
     return {
@@ -100,8 +94,8 @@ def assert_exact(tensors: dict[str, Tensor], name: str, limits: Tensor, reserve:
 
     Qualities between knots are safe too: weights and biases there lie between those of the knots.
     """
-    for quality in range(0, fixed.QUALITY_MAX + 1, fixed.KNOT_SPACING):
-        layer = fixed.FixedPointwise(tensors, name, quality, torch.float64)
+    for quality in range(0, integer.QUALITY_MAX + 1, integer.KNOT_SPACING):
+        layer = integer.IntegerPointwise(tensors, name, quality, torch.float64)
         worst = (limits.double() @ layer.weight.abs() + layer.bias.abs() + reserve).max().item()
         if worst >= ACCUMULATOR_LIMIT:
             raise ValueError(f"{name} at quality {quality} sums up to {worst}; float32 would not be exact")
@@ -163,15 +157,15 @@ class Freezer:
     ) -> None:
         """Freeze a dense layer; inputs and outputs are activations unless told otherwise."""
         n, out = layer.in_features, layer.out_features
-        steps = constant(n, 2.0**-fixed.ACTIVATION_BITS) if steps is None else steps
-        limits = constant(n, fixed.ACTIVATION_LIMIT) if limits is None else limits
-        out_bits = constant(out, fixed.ACTIVATION_BITS) if out_bits is None else out_bits
+        steps = constant(n, 2.0**-integer.ACTIVATION_BITS) if steps is None else steps
+        limits = constant(n, integer.ACTIVATION_LIMIT) if limits is None else limits
+        out_bits = constant(out, integer.ACTIVATION_BITS) if out_bits is None else out_bits
         self.put(name, freeze_pointwise(layer, self.cond, steps, limits, out_bits, extra))
         assert_exact(self.tensors, name, limits)
 
     def hyper_synthesis(self) -> None:
         h_s, z = self.model.prior.h_s, self.config.Z
-        self.dense("h_s.up1", h_s.up1, steps=constant(z, 1.0), limits=constant(z, fixed.Z_LIMIT))
+        self.dense("h_s.up1", h_s.up1, steps=constant(z, 1.0), limits=constant(z, integer.Z_LIMIT))
         self.dense("h_s.up2", h_s.up2)
         self.dense("h_s.out", h_s.out)
         self.put("h_s.spatial1", freeze_depthwise(h_s.spatial1))
@@ -182,13 +176,13 @@ class Freezer:
     def embedding(self) -> None:
         """The embedding of the context, and the static biases of the passes, which add to the same accumulator."""
         prior, m = self.model.prior, self.config.M
-        limits = torch.cat([constant(m, fixed.FEATURE_LIMIT), constant(m, fixed.MAGNITUDE_LIMIT)])
+        limits = torch.cat([constant(m, integer.FEATURE_LIMIT), constant(m, integer.MAGNITUDE_LIMIT)])
         biases = torch.stack([net.context_bias for net in prior.passes]).double()
         # Freeze with the largest pass bias inside, so that the scale leaves room for it; then take it out again.
         largest = biases.abs().amax(0)
-        out_bits = constant(self.config.D, fixed.ACTIVATION_BITS)
+        out_bits = constant(self.config.D, integer.ACTIVATION_BITS)
         frozen = freeze_pointwise(prior.embed, self.cond, context_steps(m), limits, out_bits, largest)
-        unit = torch.exp2((frozen["shift"] + fixed.ACTIVATION_BITS).double())
+        unit = torch.exp2((frozen["shift"] + integer.ACTIVATION_BITS).double())
         frozen["bias"] -= torch.round(largest * unit).to(torch.int32)
         self.put("embed", frozen)
         for k, bias in enumerate(biases):
@@ -206,9 +200,9 @@ class Freezer:
 
     def normalisers(self) -> None:
         """Tables from units of the deviation to steps of y, and back."""
-        bits = fixed.NORM_BITS + fixed.LATENT_BITS - fixed.MEAN_BITS
+        bits = integer.NORM_BITS + integer.LATENT_BITS - integer.MEAN_BITS
         self.tensors["norm"] = torch.round(self.norm * 2.0**bits).to(torch.int32)
-        bits = fixed.RECIPROCAL_BITS + fixed.FEATURE_BITS - fixed.LATENT_BITS
+        bits = integer.RECIPROCAL_BITS + integer.FEATURE_BITS - integer.LATENT_BITS
         self.tensors["reciprocal"] = torch.round(2.0**bits / self.norm).clamp_max(2**30).to(torch.int32)
 
 
@@ -219,7 +213,7 @@ def constant(n: int, value: float) -> Tensor:
 
 def context_steps(m: int) -> Tensor:
     """Real value of one unit of each context feature, (2M,)."""
-    return torch.cat([constant(m, 2.0**-fixed.FEATURE_BITS), constant(m, 2.0**-fixed.MAGNITUDE_BITS)])
+    return torch.cat([constant(m, 2.0**-integer.FEATURE_BITS), constant(m, 2.0**-integer.MAGNITUDE_BITS)])
 
 
 def head_units(norm: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,7 +221,7 @@ def head_units(norm: Tensor) -> tuple[Tensor, Tensor]:
     m = norm.shape[1]
     index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
     extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
-    return torch.cat([constant(m, fixed.MEAN_BITS), constant(m, 0)]), extra
+    return torch.cat([constant(m, integer.MEAN_BITS), constant(m, 0)]), extra
 
 
 @torch.no_grad()
@@ -253,7 +247,7 @@ def freezing_loss(model: YotoModel, frozen: weights.Weights, images: Tensor) -> 
     asked = spent = 0.0
     for quality in (0.0, 0.25, 0.5, 0.75, 1.0):
         condition = torch.tensor([[2.0 * quality - 1.0]])
-        prior = fixed.FixedPrior(frozen.integers, round(quality * fixed.QUALITY_MAX))
+        prior = integer.IntegerPrior(frozen.integers, round(quality * integer.QUALITY_MAX))
         plain = np.zeros((SCALES_LEVELS, RDO_LEVELS + 1), np.float32)
         for image in images:
             output = model(image[None], condition, noise=False)

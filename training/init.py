@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.layers import Lapped
-from codec.model import PASSES, YotoModel
+from codec.network.config import PASSES
+from codec.network.layers import Lapped
+from codec.network.model import YotoModel
 
 # Orthonormal opponent colours: luma, red-blue, green-magenta.
 OPPONENT = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]])

@@ -14,10 +14,11 @@ import click
 import torch
 from torch import Tensor, nn
 
-from codec import fixed, weights
 from codec.errors import CodecError
-from codec.layers import Depthwise, FiLMPointwise
-from codec.model import Z_INDEX_START, YotoModel
+from codec.network import integer, weights
+from codec.network.config import Z_INDEX_START
+from codec.network.layers import Depthwise, FiLMPointwise
+from codec.network.model import YotoModel
 from training.export import constant, context_steps, head_units, knot_conditions
 
 # Directions of the embedding weaker than this, relative to the strongest, would fit the rounding of the tables.
@@ -56,23 +57,23 @@ class Thawer:
         extra: Tensor | float = 0.0,
     ) -> None:
         """The arguments are those of `Freezer.dense`."""
-        steps = constant(layer.in_features, 2.0**-fixed.ACTIVATION_BITS) if steps is None else steps
-        out_bits = constant(layer.out_features, fixed.ACTIVATION_BITS) if out_bits is None else out_bits
+        steps = constant(layer.in_features, 2.0**-integer.ACTIVATION_BITS) if steps is None else steps
+        out_bits = constant(layer.out_features, integer.ACTIVATION_BITS) if out_bits is None else out_bits
         weight, factor, bias, fold, shift = (
             self.tensors[f"{name}.{key}"].double() for key in ("weight", "factor", "bias", "fold", "shift")
         )
         scale = shift + out_bits
-        exponent = fold - fixed.FACTOR_BITS + scale
+        exponent = fold - integer.FACTOR_BITS + scale
         layer.weight.copy_(weight * torch.exp2(-exponent)[:, None] / steps)
         layer.bias.zero_()
-        gamma = factor * 2.0**-fixed.FACTOR_BITS - 1.0
+        gamma = factor * 2.0**-integer.FACTOR_BITS - 1.0
         beta = (bias - half_step(shift)) * torch.exp2(-scale) - extra
         fit_affine(layer.film.affine, self.cond, torch.cat([gamma, beta], dim=1))
 
     def depthwise(self, name: str, layer: Depthwise) -> None:
         weight, bias, shift = (self.tensors[f"{name}.{key}"].double() for key in ("weight", "bias", "shift"))
         layer.weight.copy_((weight * torch.exp2(-shift)).T.reshape(layer.weight.shape))
-        layer.bias.copy_((bias - half_step(shift)) * torch.exp2(-shift) * 2.0**-fixed.ACTIVATION_BITS)  # type: ignore[union-attr]
+        layer.bias.copy_((bias - half_step(shift)) * torch.exp2(-shift) * 2.0**-integer.ACTIVATION_BITS)  # type: ignore[union-attr]
 
     def fill(self) -> YotoModel:
         prior = self.model.prior
@@ -84,7 +85,7 @@ class Thawer:
         self.depthwise("h_s.spatial2", h_s.spatial2)
         fit_affine(prior.z_index, self.cond, self.tensors["z_index"] - Z_INDEX_START)
         self.dense("embed", prior.embed, steps=context_steps(self.model.config.M))
-        unit = torch.exp2((self.tensors["embed.shift"] + fixed.ACTIVATION_BITS).double())
+        unit = torch.exp2((self.tensors["embed.shift"] + integer.ACTIVATION_BITS).double())
         out_bits, extra = head_units(self.norm)
         for k, net in enumerate(prior.passes):
             net.context_bias.copy_(self.tensors[f"passes.{k}.context_bias"] / unit)

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from codec.model import YotoModel
+from codec.network.model import YotoModel
 from training.config import TrainConfig
 from training.data import CropSampler, find_images, validation_crops
 from training.init import init_from_images

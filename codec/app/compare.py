@@ -11,9 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from codec.bitstream import MAGIC
 from codec.errors import ImageError
-from codec.image import Planes, Uint8Array, open_image, psnr_db, to_planes
+from codec.format.bitstream import MAGIC
+from codec.picture.image import Planes, Uint8Array, open_image, psnr_db, to_planes
 
 if TYPE_CHECKING:
     from codec.api import Codec

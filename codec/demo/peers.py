@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from codec.errors import ImageError
-from codec.image import Planes, Uint8Array, open_image, to_pil, to_planes
+from codec.picture.image import Planes, Uint8Array, open_image, to_pil, to_planes
 
 QUALITY_MIN, QUALITY_MAX = 1, 100  # Pillow's scale
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import click
 
-from codec.bitstream import Region
-from codec.files import STREAM, is_pattern, output_path
+from codec.app.files import STREAM, is_pattern, output_path
+from codec.format.bitstream import Region
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 
 from codec.api import DEFAULT_EFFORT, DEFAULT_QUALITY, Codec
-from codec.bitstream import DEFAULT_MAX_PIXELS, Header, unpack
+from codec.app.files import Task, refuse_existing, write_output
 from codec.errors import explain
-from codec.files import Task, refuse_existing, write_output
-from codec.image import frames, open_image, psnr_db, save_image, to_planes
+from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, unpack
+from codec.picture.image import frames, open_image, psnr_db, save_image, to_planes
 from codec.target import encode_to_target
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from codec.bitstream import Header, Region
-from codec.image import Uint8Array
-from codec.model import HYPER_STRIDE, LATENT_STRIDE, MARGIN_PX
+from codec.format.bitstream import Header, Region
+from codec.network.config import HYPER_STRIDE, LATENT_STRIDE, MARGIN_PX
+from codec.picture.image import Uint8Array
 
 # Cuts a tile of the usual size and its margin in two, and leaves pictures up to 768 px whole.
 BAND_LATENTS = 48

@@ -13,14 +13,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from codec.bitstream import MODEL_ID_BYTES
-from codec.bounds import check_config, check_exact, check_shapes
-from codec.entropy import SymbolTables
 from codec.errors import WeightsError
-from codec.model import ModelConfig, Transforms
+from codec.format.bitstream import MODEL_ID_BYTES
+from codec.format.entropy import SymbolTables
+from codec.network.bounds import check_config, check_exact, check_shapes
+from codec.network.config import ModelConfig
+from codec.network.transforms import Transforms
 
 FORMAT = "yoto-codec weights 1"
-DEFAULT_PATH = Path(__file__).parent / "data" / "default.safetensors"
+DEFAULT_PATH = Path(__file__).parent.parent / "data" / "default.safetensors"
 # The file that this release ships; anything else in its place is refused.
 DEFAULT_SHA256 = "c1c17610be31aff6e65be9cfe0e4277f57d346299d52a0c8789b03f493608cdb"
 # What reading a file that is not a weights file, or a damaged one, may raise.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from codec.arguments import Many
-from codec.files import Task
+from codec.app.arguments import Many
+from codec.app.files import Task
 
 
 def report(fields: dict[str, object], text: str, as_json: bool, to_stderr: bool) -> None:
@@ -43,7 +43,7 @@ def run_many(
     quiet: bool,
 ) -> None:
     """Work on many files behind a progress bar; say what became of them, and exit with 1 if one failed."""
-    from codec.batch import Outcome, run, summarise
+    from codec.app.batch import Outcome, run, summarise
 
     first, count = many.shard or (1, 1)
     tasks = tasks[first - 1 :: count]

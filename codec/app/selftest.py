@@ -5,7 +5,7 @@ thread count, back end, carrier and memory layout that this machine offers; the 
 the one in `data/selftest.json`, which ships beside the weights. Then files that are encoded under one setting, or on
 one device, must decode under another.
 
-`python -m codec.selftest` rewrites the file: once, whenever the shipped weights change.
+`python -m codec.app.selftest` rewrites the file: once, whenever the shipped weights change.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import numpy.typing as npt
 import torch
 
 from codec.api import Codec
-from codec.bitstream import unpack
-from codec.entropy import LAST_SILENT_ROW, SymbolDecoder, encode_symbols
 from codec.errors import CodecError, CorruptError, WeightsError
-from codec.fixed import LATENT_BITS, LATENT_LIMIT, Z_LIMIT, FixedPrior, IntArray, exact_dtype
-from codec.image import Uint8Array, to_planes
-from codec.tiles import tile_boxes
+from codec.format.bitstream import unpack
+from codec.format.entropy import LAST_SILENT_ROW, SymbolDecoder, encode_symbols
+from codec.grid import tile_boxes
+from codec.network.integer import LATENT_BITS, LATENT_LIMIT, Z_LIMIT, IntArray, IntegerPrior, exact_dtype
+from codec.picture.image import Uint8Array, to_planes
 
-EXPECTED_PATH = Path(__file__).parent / "data" / "selftest.json"
+EXPECTED_PATH = Path(__file__).parent.parent / "data" / "selftest.json"
 # Height and width of z, and quality: odd shapes, the knots of the tables over quality, and what lies between.
 Case = tuple[int, int, int]
 CASES: list[Case] = [(1, 1, 0), (1, 5, 1), (7, 1, 127), (3, 4, 2048), (2, 3, 4096), (5, 9, 777)]
@@ -84,7 +84,7 @@ def run_case(codec: Codec, case: Case, dtype: torch.dtype, order: Literal["C", "
         CorruptError: the symbol stream does not decode to the symbols.
     """
     height, width, quality = case
-    prior = FixedPrior(codec.weights.integers, quality, dtype)
+    prior = IntegerPrior(codec.weights.integers, quality, dtype)
     seen: list[npt.NDArray[np.integer]] = []
 
     def coder(k: int, means: IntArray, rows: IntArray) -> IntArray:
@@ -114,7 +114,7 @@ def expected_digests(codec: Codec) -> dict[str, str]:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise WeightsError(f"{EXPECTED_PATH} is missing or damaged; reinstall yoto-codec") from error
     if owner != codec.weights.sha256:
-        raise WeightsError(f"{EXPECTED_PATH} belongs to other weights; `python -m codec.selftest` rewrites it")
+        raise WeightsError(f"{EXPECTED_PATH} belongs to other weights; `python -m codec.app.selftest` rewrites it")
     return digests
 
 

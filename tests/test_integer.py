@@ -12,13 +12,14 @@ import pytest
 import torch
 from conftest import picture
 
-from codec import fixed
 from codec.api import Codec
-from codec.bitstream import QUALITY_MAX
-from codec.entropy import LAST_SILENT_ROW
-from codec.fixed import FixedPrior, exact_dtype
-from codec.layers import ACTIVATION_MAX
-from codec.model import YotoModel, of_pass, to_phases
+from codec.format.bitstream import QUALITY_MAX
+from codec.format.entropy import LAST_SILENT_ROW
+from codec.network import integer
+from codec.network.integer import IntegerPrior, exact_dtype
+from codec.network.layers import ACTIVATION_MAX
+from codec.network.model import YotoModel
+from codec.network.prior import of_pass, to_phases
 from codec.quantise import RDO_BITS, quantiser, rounding_thresholds
 
 Arrays = dict[str, np.ndarray]
@@ -26,7 +27,7 @@ Choose = Callable[[int, np.ndarray], np.ndarray]
 QUALITIES = [0, 1, 127, 128, 1000, 2049, 4000, 4095, 4096]
 ACCUMULATOR_LIMIT = 2**24
 
-# The reference: NumPy and int64 alone, written from the specification in `fixed.py`.
+# The reference: NumPy and int64 alone, written from the specification in `integer.py`.
 
 
 class Result(NamedTuple):
@@ -148,11 +149,11 @@ def random_symbols(seed: int) -> Choose:
 
 def random_z(shape: tuple[int, int], channels: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    wide = rng.integers(-fixed.Z_LIMIT, fixed.Z_LIMIT + 1, (*shape, channels))
+    wide = rng.integers(-integer.Z_LIMIT, integer.Z_LIMIT + 1, (*shape, channels))
     return np.where(rng.random((*shape, channels)) < 0.3, wide, rng.integers(-3, 4, wide.shape)).astype(np.int32)
 
 
-def run(prior: FixedPrior, z: np.ndarray, choose: Choose) -> Result:
+def run(prior: IntegerPrior, z: np.ndarray, choose: Choose) -> Result:
     result = Result([], [], None)
 
     def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
@@ -198,13 +199,13 @@ def expected(arrays: Arrays, z: np.ndarray) -> Result:
 def test_agrees_with_the_integer_reference_at_every_quality(integers, arrays, codec, quality, dtype):
     z = random_z((2, 3), codec.weights.config.Z, quality)
     choose = random_symbols(quality)
-    assert_same(run(FixedPrior(integers, quality, dtype), z, choose), reference(arrays, quality, z, choose))
+    assert_same(run(IntegerPrior(integers, quality, dtype), z, choose), reference(arrays, quality, z, choose))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (3, 4)])
 def test_agrees_with_the_integer_reference_at_every_shape(integers, arrays, codec, shape):
     z = random_z(shape, codec.weights.config.Z)
-    assert_same(run(FixedPrior(integers, 777), z, random_symbols(2)), reference(arrays, 777, z, random_symbols(2)))
+    assert_same(run(IntegerPrior(integers, 777), z, random_symbols(2)), reference(arrays, 777, z, random_symbols(2)))
 
 
 def test_inputs_of_the_tests_exercise_the_model(expected):
@@ -256,7 +257,7 @@ SURROUNDINGS = {
 @pytest.mark.parametrize("surrounding", SURROUNDINGS)
 def test_surroundings_do_not_matter(integers, z, expected, surrounding):
     with SURROUNDINGS[surrounding]():
-        assert_same(run(FixedPrior(integers, 3000, exact_dtype()), z, random_symbols(1)), expected)
+        assert_same(run(IntegerPrior(integers, 3000, exact_dtype()), z, random_symbols(1)), expected)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("highest", torch.float32), ("medium", torch.float64)])
@@ -272,7 +273,7 @@ def test_memory_layout_does_not_matter(integers, z, expected):
     layouts = [np.asfortranarray(z), np.repeat(z, 2, axis=2)[:, :, ::2], z.transpose(1, 0, 2).copy().transpose(1, 0, 2)]
     for layout in layouts:
         assert not layout.flags.c_contiguous
-        assert_same(run(FixedPrior(integers, 3000), layout, strided), expected)
+        assert_same(run(IntegerPrior(integers, 3000), layout, strided), expected)
 
 
 def test_frozen_tensors_are_integers(integers):
@@ -282,16 +283,16 @@ def test_frozen_tensors_are_integers(integers):
 @pytest.mark.parametrize("quality", [-1, QUALITY_MAX + 1])
 def test_rejects_quality_out_of_range(integers, quality):
     with pytest.raises(ValueError, match="quality"):
-        FixedPrior(integers, quality)
+        IntegerPrior(integers, quality)
 
 
 def test_stages_are_z_then_the_passes(integers, codec):
     z = random_z((2, 3), codec.weights.config.Z)
     choose = random_symbols(4)
-    walked = run(FixedPrior(integers, 500), z, choose)
-    stages = FixedPrior(integers, 500).run(z, lambda k, _, rows: choose(k, rows)).stages
+    walked = run(IntegerPrior(integers, 500), z, choose)
+    stages = IntegerPrior(integers, 500).run(z, lambda k, _, rows: choose(k, rows)).stages
     np.testing.assert_array_equal(stages[0][0], z.reshape(-1))
-    np.testing.assert_array_equal(stages[0][1].reshape(z.shape)[0, 0], FixedPrior(integers, 500).z_index)
+    np.testing.assert_array_equal(stages[0][1].reshape(z.shape)[0, 0], IntegerPrior(integers, 500).z_index)
     for k, (symbols, rows) in enumerate(stages[1:]):
         np.testing.assert_array_equal(symbols, choose(k, walked.rows[k]).reshape(-1))
         np.testing.assert_array_equal(rows, walked.rows[k].reshape(-1))
@@ -302,8 +303,8 @@ def test_stages_are_z_then_the_passes(integers, codec):
 
 def input_limits(name: str, inputs: int) -> np.ndarray:
     if name == "embed":
-        return np.repeat([fixed.FEATURE_LIMIT, fixed.MAGNITUDE_LIMIT], inputs // 2)
-    return np.full(inputs, fixed.Z_LIMIT if name == "h_s.up1" else fixed.ACTIVATION_LIMIT)
+        return np.repeat([integer.FEATURE_LIMIT, integer.MAGNITUDE_LIMIT], inputs // 2)
+    return np.full(inputs, integer.Z_LIMIT if name == "h_s.up1" else integer.ACTIVATION_LIMIT)
 
 
 DENSE = [
@@ -329,16 +330,16 @@ def test_sums_of_dense_layers_stay_exact_at_all_qualities(arrays, name):
 
 @pytest.mark.parametrize("name", ["h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(4))])
 def test_sums_of_depthwise_layers_stay_exact(arrays, name):
-    sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * fixed.ACTIVATION_LIMIT + np.abs(arrays[f"{name}.bias"])
+    sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * integer.ACTIVATION_LIMIT + np.abs(arrays[f"{name}.bias"])
     assert sums.max() < ACCUMULATOR_LIMIT
 
 
 def test_magnitudes_are_logarithms(arrays):
-    steps = np.arange(fixed.LATENT_LIMIT + 1)
-    table = fixed.magnitude_table().numpy()
+    steps = np.arange(integer.LATENT_LIMIT + 1)
+    table = integer.magnitude_table().numpy()
     np.testing.assert_array_equal(table, magnitude(steps))
     assert np.abs(table - 16 * np.log2(1 + steps / 16)).max() <= 0.5
-    assert table.max() <= fixed.MAGNITUDE_LIMIT
+    assert table.max() <= integer.MAGNITUDE_LIMIT
 
 
 # Freezing.
@@ -370,7 +371,7 @@ def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality
         equal.append(symbols == float_symbols.numpy().reshape(means.shape))
         return symbols.astype(np.int32)
 
-    frozen = FixedPrior(codec.weights.integers, quality).run(z[0].permute(1, 2, 0).int().numpy(), coder)
+    frozen = IntegerPrior(codec.weights.integers, quality).run(z[0].permute(1, 2, 0).int().numpy(), coder)
     bits = sum(codec.weights.tables.ideal_bits(*stage) for stage in frozen.stages)
     assert np.mean(equal) > 0.95
     assert bits == pytest.approx(float_bits, rel=0.03)
@@ -396,4 +397,4 @@ def test_quantiser_survives_any_float(codec: Codec, value: float):
     means, rows = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
     symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
     assert symbols.dtype == np.int32
-    assert np.abs(symbols).max() < fixed.LATENT_LIMIT >> fixed.LATENT_BITS
+    assert np.abs(symbols).max() < integer.LATENT_LIMIT >> integer.LATENT_BITS

@@ -11,9 +11,9 @@ from typing import Generic, Literal, NamedTuple, TypeVar
 import skimage.data
 
 from codec.api import Codec
-from codec.bitstream import MAGIC, QUALITY_MAX, Header, unpack
-from codec.image import Planes, open_image, psnr_db, to_pil, to_planes
-from codec.peers import decode_peer, encode_at_size
+from codec.demo.peers import decode_peer, encode_at_size
+from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, unpack
+from codec.picture.image import Planes, open_image, psnr_db, to_pil, to_planes
 
 PICTURES_BYTES, FILES_BYTES = 256 << 20, 256 << 20
 

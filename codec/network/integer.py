@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.bitstream import QUALITY_MAX
-from codec.model import PASSES
+from codec.format.bitstream import QUALITY_MAX
+from codec.network.config import PASSES
 
 KNOTS = 33
 KNOT_SPACING = QUALITY_MAX // (KNOTS - 1)
@@ -74,7 +74,7 @@ def power_of_two(shift: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.tensor([2.0**-s for s in shift.tolist()], dtype=dtype)
 
 
-class FixedPointwise:
+class IntegerPointwise:
     """A dense layer and its FiLM at one quality: clamp(⌊(a·Wᵀ + b)·2^-shift⌋).
 
     Read from tensors `weight` int16 (out, in), `factor` and `bias` int32 (KNOTS, out), `fold` and `shift`
@@ -102,15 +102,15 @@ class FixedPointwise:
         """Shift down, round down, clamp; works in place."""
         return biased.mul_(self.scale).floor_().clamp_(low, high)
 
-    def columns(self, part: slice) -> FixedPointwise:
+    def columns(self, part: slice) -> IntegerPointwise:
         """The same layer for a slice of its outputs."""
-        other = object.__new__(FixedPointwise)
+        other = object.__new__(IntegerPointwise)
         other.weight = self.weight[:, part].contiguous()
         other.bias, other.scale = self.bias[part], self.scale[part]
         return other
 
 
-class FixedDepthwise:
+class IntegerDepthwise:
     """3×3 depthwise convolution with zero padding: `weight` int16 (9, C), `bias` and `shift` int32 (C,)."""
 
     def __init__(self, tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype) -> None:
@@ -144,7 +144,7 @@ def magnitude_table() -> Tensor:
     return torch.tensor([((16 + i) ** 32).bit_length() - start + 1 >> 1 for i in range(LATENT_LIMIT + 1)]).float()
 
 
-class FixedPrior:
+class IntegerPrior:
     """The frozen entropy model at one quality.
 
     Args:
@@ -158,11 +158,11 @@ class FixedPrior:
             raise ValueError(f"quality is {quality}; it must lie in 0 … {QUALITY_MAX}")
         self.dtype = dtype
 
-        def dense(name: str) -> FixedPointwise:
-            return FixedPointwise(tensors, name, quality, dtype)
+        def dense(name: str) -> IntegerPointwise:
+            return IntegerPointwise(tensors, name, quality, dtype)
 
-        def depthwise(name: str) -> FixedDepthwise:
-            return FixedDepthwise(tensors, name, dtype)
+        def depthwise(name: str) -> IntegerDepthwise:
+            return IntegerDepthwise(tensors, name, dtype)
 
         self.z_index = interpolate(tensors["z_index"], quality).to(torch.int32).numpy()
         self.up1, self.spatial1 = dense("h_s.up1"), depthwise("h_s.spatial1")

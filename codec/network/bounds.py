@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from codec import fixed
-from codec.bitstream import QUALITY_MAX
-from codec.model import MARGIN_PX, PASSES, SCALES_LEVELS, ModelConfig
+from codec.format.bitstream import QUALITY_MAX
+from codec.network import integer
+from codec.network.config import MARGIN_PX, PASSES, SCALES_LEVELS, ModelConfig
 
 ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
 SHIFT_LIMIT = 60  # far beyond any use, and no power of two up to it leaves float32
@@ -32,7 +32,7 @@ def dense_layers(config: ModelConfig) -> dict[str, tuple[int, int]]:
 
 def frozen_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor of the frozen entropy model, but for `tables.frequencies`, which the radii give."""
-    d, knots = config.D, fixed.KNOTS
+    d, knots = config.D, integer.KNOTS
     shapes: dict[str, tuple[int, ...]] = {"z_index": (knots, config.Z), "tables.radii": (SCALES_LEVELS,)}
     shapes |= dict.fromkeys(("norm", "reciprocal"), (knots, config.M))
     shapes |= {f"passes.{k}.context_bias": (d,) for k in range(PASSES)}
@@ -80,35 +80,35 @@ def check_exact(tensors: Mapping[str, Tensor], config: ModelConfig) -> None:
         if name.endswith((".fold", ".shift")) and not low <= tensor.min() <= tensor.max() <= SHIFT_LIMIT:
             raise ValueError(f"{name} is out of range")
     for name, (_, inputs) in dense_layers(config).items():
-        limit = fixed.Z_LIMIT if name == "h_s.up1" else fixed.ACTIVATION_LIMIT
+        limit = integer.Z_LIMIT if name == "h_s.up1" else integer.ACTIVATION_LIMIT
         limits, reserve = torch.full((inputs,), limit), torch.zeros(())
         if name == "embed":  # the biases of the passes are added to the same sum
-            limits = torch.tensor([fixed.FEATURE_LIMIT, fixed.MAGNITUDE_LIMIT]).repeat_interleave(config.M)
+            limits = torch.tensor([integer.FEATURE_LIMIT, integer.MAGNITUDE_LIMIT]).repeat_interleave(config.M)
             biases = torch.stack([tensors[f"passes.{k}.context_bias"] for k in range(PASSES)])
             reserve = biases.double().abs().amax(0)
         _check_dense(tensors, name, limits, reserve)
     for name in DEPTHWISE:
         taps, bias = tensors[f"{name}.weight"].double(), tensors[f"{name}.bias"].double()
-        _check_sums(name, taps.abs().sum(0) * fixed.ACTIVATION_LIMIT + bias.abs())
+        _check_sums(name, taps.abs().sum(0) * integer.ACTIVATION_LIMIT + bias.abs())
 
 
 def _check_dense(tensors: Mapping[str, Tensor], name: str, limits: Tensor, reserve: Tensor) -> None:
     """Check the sums of a dense layer, and `reserve` on top, for inputs up to `limits`."""
     # As if factors and biases were largest at one knot: takes one evaluation, and is hardly ever too strict.
     largest = {
-        f"{name}.{key}": tensors[f"{name}.{key}"].long().abs().amax(0).expand(fixed.KNOTS, -1)
+        f"{name}.{key}": tensors[f"{name}.{key}"].long().abs().amax(0).expand(integer.KNOTS, -1)
         for key in ("factor", "bias")
     }
     together = {**tensors, **largest, f"{name}.weight": tensors[f"{name}.weight"].long().abs()}
     if (_sums(together, name, 0, limits) + reserve).max() < ACCUMULATOR_LIMIT:
         return
-    for quality in range(0, QUALITY_MAX + 1, fixed.KNOT_SPACING):
+    for quality in range(0, QUALITY_MAX + 1, integer.KNOT_SPACING):
         _check_sums(name, _sums(tensors, name, quality, limits) + reserve)
 
 
 def _sums(tensors: Mapping[str, Tensor], name: str, quality: int, limits: Tensor) -> Tensor:
     """Per output channel, what no sum of the layer exceeds."""
-    layer = fixed.FixedPointwise(tensors, name, quality, torch.float64)
+    layer = integer.IntegerPointwise(tensors, name, quality, torch.float64)
     return limits.double() @ layer.weight.abs() + layer.bias.abs()
 
 

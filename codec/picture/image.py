@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from codec.bitstream import SIDE_MAX, Metadata, pack_alpha
 from codec.errors import ImageError, TooLargeError
+from codec.format.bitstream import SIDE_MAX, Metadata, pack_alpha
 
 Uint8Array = npt.NDArray[np.uint8]
 ImageLike = Image.Image | Uint8Array | torch.Tensor

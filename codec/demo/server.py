@@ -1,6 +1,6 @@
 """The demo page's server: a picture is uploaded once, then coded as often as the page asks. Needs the extra `demo`.
 
-    GET  /                       the page, codec/data/demo/
+    GET  /                       the page, codec/demo/static/
     GET  /about                  limits, formats to compare with, model
     POST /pictures               body: a picture or a .yoto file → its id and what it is
     POST /sample                 the same, for a picture that scikit-image brings along
@@ -36,11 +36,11 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codec.api import Codec
+from codec.demo.peers import writable_peers
+from codec.demo.studio import ForgottenError, Form, Studio
 from codec.errors import CodecError, TooLargeError
-from codec.peers import writable_peers
-from codec.studio import ForgottenError, Form, Studio
 
-PAGE = Path(__file__).parent / "data" / "demo"
+PAGE = Path(__file__).parent / "static"
 BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
 HEAD_BYTES = 1 << 20  # and its metadata
 MAX_WAITING = 16  # requests

@@ -1,0 +1,1 @@
+"""The page to try the codec on, and its server."""

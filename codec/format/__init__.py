@@ -1,0 +1,1 @@
+"""The file: container and symbol streams. Knows no network."""

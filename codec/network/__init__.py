@@ -1,0 +1,1 @@
+"""The network: transforms, entropy model, its frozen integer form, weights."""
