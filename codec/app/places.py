@@ -206,7 +206,7 @@ def resolve(
 
     Raises:
         UsageError: they do not go together.
-        CodecError: a folder or pattern, and nowhere for the results.
+        CodecError: a folder or pattern, and nowhere for the results; a second input where the output would be.
     """
     paths, target = [Path(text) for text in inputs], None if output is None else Path(output)
     folder = _folder(paths, output)
@@ -217,9 +217,9 @@ def resolve(
                 raise CodecError(f"{path} is a {kind}; give the folder for the results with -o")
     if len(paths) == 2 and output is None:
         if looks_like_input(paths[1]):
-            raise UsageError(
-                f"{paths[1]} is taken for an input, not for the output; give -o FOLDER for both (-o . for here), or if it"
-                f" is the output, -o {paths[1]}"
+            raise CodecError(
+                f"{paths[1]} is taken for an input, not for the output; give -o FOLDER for both (-o . for here),"
+                f" or if it is the output, -o {paths[1]}"
             )
         return resolve(inputs[:1], inputs[1], plan, looks_like_input)
     several = len(paths) > 1

@@ -202,10 +202,10 @@ class Decoding:
 
     def read(self, source: Path) -> bytes:
         """ValueError if the region does not lie within the picture."""
-        from codec.picture import formats
-
         data = read_input(source)
         header = unpack(data, self.max_pixels, whole=not self.partial)
+        from codec.picture import formats
+
         formats.format_to_write(self.suffix)
         if self.region:
             header.check_region(self.region)
