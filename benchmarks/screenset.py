@@ -32,9 +32,14 @@ SCREEN_PX = (1024, 704)
 PAGE_PX = (620, 800)
 FONTS = Path(mpl.get_data_path(), "fonts", "ttf")
 PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
-CHROMIUM = (
-    "--headless --no-sandbox --disable-gpu --no-first-run --hide-scrollbars --force-device-scale-factor=1".split()
-)
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+]
 LIGHT = "body { font: 15px/1.5 'DejaVu Sans', sans-serif; margin: 24px 60px; color: #222; background: #fff }"
 DARK = "body { font: 14px/1.5 'DejaVu Sans', sans-serif; margin: 24px 60px; color: #ddd; background: #16181d }"
 SERIF = "body { font: 17px/1.6 'DejaVu Serif', serif; margin: 30px 140px; color: #111; background: #fbf7ee }"
@@ -110,9 +115,24 @@ def editor(folder: Path) -> str:
         "#m { flex: 1; display: grid; place-items: center } i { display: block; height: 9px; margin: 4px 0 12px;"
         "background: linear-gradient(90deg, #111, #59f) } b { display: block; border-bottom: 1px solid #555 }"
     )
-    names = "Exposure Contrast Highlights Shadows Whites Blacks Clarity Vibrance Saturation Sharpness Noise".split()
+    names = [
+        "Exposure",
+        "Contrast",
+        "Highlights",
+        "Shadows",
+        "Whites",
+        "Blacks",
+        "Clarity",
+        "Vibrance",
+        "Saturation",
+        "Sharpness",
+        "Noise",
+    ]
     sliders = "".join(f"{name}<i></i>" for name in names)
-    tools = "".join(f"<b>{name}</b>" for name in "Move Crop Brush Eraser Text Lasso Wand Clone Gradient Zoom".split())
+    tools = "".join(
+        f"<b>{name}</b>"
+        for name in ["Move", "Crop", "Brush", "Eraser", "Text", "Lasso", "Wand", "Clone", "Gradient", "Zoom"]
+    )
     photo = f'<img src="{(folder / "astronaut.png").as_uri()}">'
     return (
         f"<style>{css}</style><div id=a><div class=p>{tools}</div><div id=m>{photo}</div><div class=p>{sliders}</div>"
