@@ -18,10 +18,12 @@ import click
 from codec.app.arguments import How
 from codec.app.files import STREAM
 from codec.app.places import Plan, Task
-from codec.app.work import Progress, Work, carry_out
+from codec.app.work import Work, carry_out
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
+
+    from codec.grid import Progress
 
 Given = TypeVar("Given")
 SUFFIXES_NAMED = 8  # of the files that were left out

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from codec.api import Codec
+    from codec.grid import Progress
 
-Progress = Callable[[int, int], None]  # takes the number of tiles done, and of all
 Given = TypeVar("Given")
 UNITS = {"size_bytes": "bytes", "bpp": "bpp", "psnr_db": "dB"}  # of the targets of `encode_to_target`
 
@@ -129,7 +129,9 @@ class Encoding:
             data, quality, encodes, note = self._search(image, self.target)
             notes += note
         else:
-            data = self.codec.encode(image, quality, effort=self.effort, keep_metadata=self.keep_metadata)
+            data = self.codec.encode(
+                image, quality, effort=self.effort, keep_metadata=self.keep_metadata, progress=progress
+            )
         seconds = time.perf_counter() - start
         psnr = self._psnr_db(image, data) if self.metrics else None
         return _encoded(data, unpack(data, sys.maxsize), quality, encodes, seconds, psnr, notes)
@@ -223,10 +225,12 @@ class Decoding:
         start = time.perf_counter()
         damage = []
         if self.partial:
-            image, found = self.codec.decode_partial(given, region=self.region, max_pixels=self.max_pixels)
+            image, found = self.codec.decode_partial(
+                given, region=self.region, max_pixels=self.max_pixels, progress=progress
+            )
             damage = [_place(part.region) + part.reason for part in found]
         else:
-            image = self.codec.decode(given, region=self.region, max_pixels=self.max_pixels)
+            image = self.codec.decode(given, region=self.region, max_pixels=self.max_pixels, progress=progress)
         seconds = time.perf_counter() - start
         if self.fit:
             image.thumbnail((self.fit, self.fit))
