@@ -1,4 +1,4 @@
-"""A second decoder of symbols, written from codec/format/SPECIFICATION.md alone: NumPy's integers, nothing of the codec.
+"""A second decoder of symbols, written from codec/format/SPECIFICATION.md alone, in NumPy's integers.
 
     python tests/pure_decoder.py WEIGHTS FILE…
 
