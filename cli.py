@@ -25,7 +25,7 @@ from codec.app.arguments import (
 )
 from codec.app.files import STREAM, read_input, removed_when_stopped, write_output
 from codec.app.places import Plan, UsageError, resolve
-from codec.app.reports import report, run_many, run_one
+from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import explain
 from codec.format.bitstream import MAGIC, QUALITY_MAX, Region, unpack
@@ -168,10 +168,7 @@ def decode(
         run_many(place, Decoding(load, place.suffix, None, False, pixels or max_pixels, fit), how)
         return
     suffix = suffix or (".png" if place.output == STREAM else place.output.suffix)
-    try:
-        run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--region") from error
+    run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
 
 
 def looks_like_yoto(path: Path) -> bool:
@@ -182,6 +179,37 @@ def looks_like_yoto(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(MAGIC)) == MAGIC
+
+
+@main.command()
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--viewer", metavar="COMMAND", help="Instead of the system's; the temporary file goes when it ends.")
+@click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Show these pixels only.")
+@click.option("--partial", is_flag=True, help="Show what is left of a damaged file.")
+@megapixels_option
+@model_options
+@one_line_errors
+def view(
+    source: Path,
+    viewer: str | None,
+    region: Region | None,
+    partial: bool,
+    max_pixels: int,
+    load: Callable[[], Codec],
+) -> None:
+    """Show a .yoto file in the system's viewer for pictures, as a temporary PNG file."""
+    from codec.app.viewer import show
+
+    work = Decoding(load, ".png", region, partial, max_pixels)
+    with tile_bar(sys.stderr.isatty()) as progress:
+        made = work.code(work.read(source), progress)
+    name = "picture" if source == STREAM else source.stem
+    for part in made.damage:
+        click.echo(f"Damaged: {part}", err=True)
+    if path := show(made.data, name, viewer):
+        click.echo(f"{source}: {made.text}; shown from {path}, which you may delete")
+    if made.damage:
+        sys.exit(1)
 
 
 @main.command()

@@ -181,8 +181,8 @@ def megapixels_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "max_pixels",
         type=click.FloatRange(0.0, min_open=True),
         callback=lambda _, __, value: round(value * 1e6),
-        default=DEFAULT_MAX_PIXELS / 1e6,
-        show_default="256",
+        default=DEFAULT_MAX_PIXELS // 1_000_000,
+        show_default=True,
         help="Refuse larger pictures.",
     )(command)
 

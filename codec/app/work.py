@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from codec.app.files import STREAM, check_input, check_output, read_input, refuse_existing, write_output
-from codec.app.places import Task
+from codec.app.places import Task, UsageError
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, Region, unpack
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
     """Read, work and write; what can be known to fail does so before the work.
 
     Raises:
-        CodecError, OSError, ValueError: as of `Work` and `write_output`.
+        CodecError, OSError, UsageError: as of `Work` and `write_output`.
     """
     refuse_existing(task.output, force)
     given = work.read(task.source)
@@ -203,14 +203,17 @@ class Decoding:
         return self.load()
 
     def read(self, source: Path) -> bytes:
-        """ValueError if the region does not lie within the picture."""
+        """UsageError if the region does not lie within the picture."""
         data = read_input(source)
         header = unpack(data, self.max_pixels, whole=not self.partial)
         from codec.picture import formats
 
         formats.format_to_write(self.suffix)
         if self.region:
-            header.check_region(self.region)
+            try:
+                header.check_region(self.region)
+            except ValueError as error:
+                raise UsageError(f"Invalid value for --region: {error}") from error
         return data
 
     def least_bytes(self, given: bytes) -> int:
