@@ -163,6 +163,17 @@ def test_second_argument_that_is_an_input_is_no_output(folder, weights_path, cod
     assert {name: Path(name).read_bytes() for name in files(folder)} == before
 
 
+def test_original_beside_its_file_is_not_overwritten_unless_named(folder, weights_path):
+    original = Path("in/a.png").read_bytes()
+    assert run("encode", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert_fails(run("decode", "in/a.yoto", "-f", "--weights", weights_path), "in/a.png: is a picture", "-o")
+    beside = run("decode", "in/a.yoto", "in/b.yoto", "in/c.yoto", "-f", "--weights", weights_path)
+    assert "in/a.png: is a picture" in beside.stderr
+    assert Path("in/a.png").read_bytes() == original
+    assert run("decode", "in/a.yoto", "-f", "-o", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert Path("in/a.png").read_bytes() != original
+
+
 def test_three_inputs_are_written_beside_themselves(folder, weights_path):
     done = run("encode", "in/a.png", "in/b.jpg", "in/sub/c.png", "--weights", weights_path)
     assert (done.exit_code, done.stderr) == (0, "")
