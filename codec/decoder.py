@@ -179,8 +179,8 @@ class Decoder(NamedTuple):
         x_hat = self.model.backend.synthesise(from_steps(y_hat), self.header.quality)[part.slices(outer)]
         if not self.header.colour:
             x_hat = x_hat.mean(axis=2, keepdims=True)
-        levels = np.nan_to_num(x_hat) * np.float32(255.0)
-        return np.clip(np.rint(levels, out=levels), 0.0, 255.0, out=levels).astype(np.uint8)
+        levels = np.rint(np.clip(np.nan_to_num(x_hat), 0.0, 1.0) * np.float32(255.0))
+        return levels.astype(np.uint8)
 
 
 def copy_overlap(

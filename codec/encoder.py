@@ -21,6 +21,7 @@ from codec.quantise import (
     RDO_BITS_REFINED,
     Choice,
     block_costs,
+    codable,
     newton_step,
     quantised_hyper,
     quantiser,
@@ -67,7 +68,7 @@ def encode_tile(
 ) -> tuple[bytes, int]:
     """Symbol stream of a tile and the CRC-32 of its integers."""
     outer = grid.with_margin(box)
-    y = model.backend.analyse(read_pixels(colour, outer), rate_point)
+    y = codable(model.backend.analyse(read_pixels(colour, outer), rate_point))
     own = np.ascontiguousarray(y[box.slices(outer, LATENT_STRIDE)])
     z = quantised_hyper(model.backend.hyper_analyse(own, rate_point), model.prior(rate_point).z_index)
     tile = Search(model, colour, outer, box, y, z, rate_point).best(own, effort)
@@ -103,7 +104,7 @@ class Search(NamedTuple):
             mixed = without_losses(best, new)
             if mixed is not None:
                 new = min(new, self.choice(mixed, gradient=left > 0), key=lambda choice: choice.cost)
-            if new.cost >= best.cost:
+            if not new.cost < best.cost:
                 break
             best = new
         return best.tile

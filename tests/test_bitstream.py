@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import tracemalloc
 import zlib
@@ -310,3 +311,14 @@ def test_reading_alpha_that_is_not_there_is_the_callers_mistake():
 def test_bitstream_errors_are_codec_errors():
     errors = (NotYotoError, UnsupportedVersionError, TruncatedError, CorruptError)
     assert all(issubclass(e, BitstreamError) and issubclass(e, CodecError) for e in errors)
+
+
+def test_refuses_to_write_what_could_not_be_read():
+    tiles = [(b"one", 1), (b"four", 2)]
+    for header, alpha, some in (
+        (SAMPLE_HEADER, b"", tiles),
+        (dataclasses.replace(SAMPLE_HEADER, alpha=False), b"ALPHA", tiles),
+        (SAMPLE_HEADER, b"ALPHA", tiles[:1]),
+    ):
+        with pytest.raises(ValueError, match="does not fit"):
+            pack(header, some, alpha)

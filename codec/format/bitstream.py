@@ -156,7 +156,13 @@ class Header:
 
 
 def pack(header: Header, tiles: list[tuple[bytes, int]], alpha: bytes = b"", metadata: Metadata = Metadata()) -> bytes:
-    """Build a file from the header's plain fields, tiles with the CRC of their integers, and the other sections."""
+    """Build a file from the header's plain fields, tiles with the CRC of their integers, and the other sections.
+
+    Raises:
+        ValueError: the header says otherwise than the sections, so that the file could not be read.
+    """
+    if header.alpha != bool(alpha) or len(tiles) != header.tile_count:
+        raise ValueError(f"a header with alpha {header.alpha} and {header.tile_count} tiles does not fit the sections")
     meta = b"".join(
         _ITEM.pack(kind, len(block)) + block
         for kind, block in enumerate((getattr(metadata, name) for name in _ITEM_NAMES), start=1)
