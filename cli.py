@@ -24,7 +24,7 @@ from codec.app.arguments import (
     rate_options,
 )
 from codec.app.files import STREAM, is_yoto, read_input, removed_when_stopped, write_output
-from codec.app.places import Plan, UsageError, resolve
+from codec.app.places import Plan, Task, UsageError, resolve
 from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import explain
@@ -116,6 +116,8 @@ def encode(
     plan = Plan((), None, ".yoto", readable_suffixes(), how.recursive, missing_plugin)
     place = resolve(inputs, output, plan, looks_like_picture)
     work = Encoding(load, quality, target, effort, not strip, levels, max_pixels, metrics)
+    if isinstance(place, Task) and place.output.suffix.lower() in plan.wanted and not how.quiet:
+        click.echo(f"Warning: {place.output} will hold a .yoto file, whatever its suffix says", err=True)
     if isinstance(place, Plan):
         if metrics:
             raise click.UsageError("--metrics is for one input")

@@ -273,6 +273,20 @@ def test_times_are_kept_if_told_so(folder, weights_path, codec, command):
 # One file.
 
 
+def test_what_gif_cannot_hold_is_said(folder, weights_path, codec):
+    Path("x.yoto").write_bytes(codec.encode(np.dstack([picture(40, 40), np.full((40, 40), 99, np.uint8)])))
+    Path("y.yoto").write_bytes(codec.encode(np.zeros((8, 8, 3), np.uint8)))
+    one = run("decode", "x.yoto", "x.gif", "--weights", weights_path)
+    assert (one.exit_code, [line[:18] for line in one.stderr.splitlines()]) == (0, ["Warning: GIF holds"] * 2)
+    many = run("decode", "x.yoto", "y.yoto", "-o", "out", "--suffix", "gif", "--weights", weights_path)
+    assert (many.exit_code, many.stderr.count("Warning: x.yoto: GIF holds"), many.stderr.count("\n")) == (0, 2, 2)
+
+
+def test_yoto_file_under_a_pictures_name_is_said(folder, weights_path):
+    result = run("encode", "in/a.png", "-o", "x.png", "--weights", weights_path)
+    assert (result.exit_code, result.stderr) == (0, "Warning: x.png will hold a .yoto file, whatever its suffix says\n")
+
+
 def test_as_many_threads_as_told(folder, weights_path, monkeypatch):
     counts = []
     encode = Codec.encode

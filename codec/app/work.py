@@ -238,6 +238,7 @@ class Decoding:
         return header.width * header.height * len(header.mode) // LEAST_SHARE[self.suffix]
 
     def code(self, given: bytes, progress: Progress | None = None) -> Made:
+        from codec.picture.formats import losses
         from codec.picture.image import save_image
 
         start = time.perf_counter()
@@ -261,7 +262,7 @@ class Decoding:
         text = f"{image.width}×{image.height} px, {image.mode}, {seconds:.2f} s"
         header = unpack(given, sys.maxsize, whole=False)
         details = f"tiles: {len(header.tiles)}, weights: {header.model_id.hex()}"
-        return Made(save_image(image, self.suffix), fields, text, details, damage=damage)
+        return Made(save_image(image, self.suffix), fields, text, details, losses(image, self.suffix), damage)
 
 
 def _place(region: Region | None) -> str:
