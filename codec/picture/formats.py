@@ -66,7 +66,7 @@ def format_to_write(suffix: str) -> str:
 
 
 def losses(image: Image.Image, suffix: str) -> list[str]:
-    """What the format of a suffix cannot hold of a picture (L, LA, RGB or RGBA), one line each; GIF alone has limits."""
+    """What the format of a suffix cannot hold of a picture (L, LA, RGB or RGBA), a line each; only GIF has limits."""
     if Image.registered_extensions().get(suffix.lower()) != "GIF":
         return []
     found = []
