@@ -36,7 +36,7 @@ from codec.format.bitstream import DEFAULT_MAX_PIXELS, QUALITY_MAX, Region, unpa
 
 if TYPE_CHECKING:
     from codec.api import Codec
-    from codec.damage import Damage
+    from codec.decoder import Damage
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from codec.api import DEFAULT_EFFORT, Codec, default_codec
+from codec.api import Codec, default_codec
+from codec.encoder import DEFAULT_EFFORT
 from codec.format.bitstream import QUALITY_MAX, Metadata
 from codec.picture.image import ImageLike, Planes, psnr_db, to_planes
 

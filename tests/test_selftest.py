@@ -52,14 +52,14 @@ def test_a_deviation_of_one_is_noticed(monkeypatch):
 def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypatch):
     here, receiver = Setting("as is", selftest.nullcontext), Codec(weights_path)
     assert exchanged(codec, receiver, here, here)
-    honest = receiver._build_prior
+    honest = receiver.model._build_prior
 
-    def deviating(quality: int, dtype: torch.dtype) -> IntegerPrior:
-        prior = honest(quality, dtype)
+    def deviating(quality: int) -> IntegerPrior:
+        prior = honest(quality, exact_dtype())
         prior.context_bias[0] += 1 << 14
         return prior
 
-    monkeypatch.setattr(receiver, "_prior", deviating)
+    monkeypatch.setattr(receiver.model, "prior", deviating)
     assert not exchanged(codec, receiver, here, here)
 
 

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 
-from codec.api import DEFAULT_EFFORT, DEFAULT_QUALITY, Codec
+from codec.api import DEFAULT_QUALITY, Codec
 from codec.app.files import Task, refuse_existing, write_output
+from codec.encoder import DEFAULT_EFFORT
 from codec.errors import explain
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, unpack
 from codec.picture.image import frames, open_image, psnr_db, save_image, to_planes
