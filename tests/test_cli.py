@@ -279,8 +279,8 @@ def test_damaged_tile_leaves_no_output(file, weights_path, tmp_path):
 
 
 def test_more_pixels_than_allowed(file, weights_path, tmp_path):
-    assert_fails(run("decode", file, "--max-pixels", 2799, "--weights", weights_path), "more than the limit")
-    assert run("decode", file, "--max-pixels", 2800, "--weights", weights_path).exit_code == 0
+    assert_fails(run("decode", file, "--max-pixels", 64 * 128 - 1, "--weights", weights_path), "more than the limit")
+    assert run("decode", file, "--max-pixels", 64 * 128, "--weights", weights_path).exit_code == 0
 
 
 def test_unusable_weights(image, tmp_path):

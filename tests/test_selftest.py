@@ -15,6 +15,7 @@ from codec.api import Codec, default_codec
 from codec.app import selftest
 from codec.app.selftest import CASES, SYMBOL_LIMIT, Setting, case_name, exchanged, golden_symbols, random_integers
 from codec.errors import CodecError, WeightsError
+from codec.network import integer
 from codec.network.integer import IntegerPrior
 
 
@@ -55,7 +56,7 @@ def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypa
     honest = receiver.model._build_prior
 
     def deviating(quality: int) -> IntegerPrior:
-        prior = honest(quality, exact_dtype())
+        prior = honest(quality, integer.exact_dtype())
         prior.context_bias[0] += 1 << 14
         return prior
 
