@@ -88,7 +88,7 @@ def test_reads_the_bytes_of_the_specification():
     assert header.bpp == 8 * len(SAMPLE) / (300 * 130)
     assert read_metadata(header, SAMPLE) == Metadata(exif=b"E", xmp=b"XX")
     assert header.alpha_section.read(SAMPLE, "alpha") == b"ALPHA"
-    assert [(tile.read(SAMPLE, "tile"), tile.symbols_crc) for tile in header.tiles] == [
+    assert [(tile.read(SAMPLE, "tile"), tile.content_crc) for tile in header.tiles] == [
         (b"one", 0x11111111),
         (b"four", 0x22222222),
     ]
@@ -115,7 +115,7 @@ def test_unpack_inverts_pack(width, height, quality, model_id, colour, alpha, me
     header = unpack(data)
     assert (header.width, header.height, header.quality, header.model_id) == (width, height, quality, model_id)
     assert (header.colour, header.alpha, header.tile_px) == (colour, bool(alpha), 64 * tile)
-    assert [(t.read(data, "tile"), t.symbols_crc) for t in header.tiles] == tiles
+    assert [(t.read(data, "tile"), t.content_crc) for t in header.tiles] == tiles
     assert read_metadata(header, data) == metadata
     assert not alpha or header.alpha_section.read(data, "alpha") == alpha
 
