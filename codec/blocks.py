@@ -42,8 +42,9 @@ def candidates(colour: Uint8Array, lmbda: float) -> BoolArray:
 def block_sums(values: npt.NDArray[np.float32] | BoolArray) -> FloatArray:
     """Sums over the blocks of an array over pixels, (H, W) → (rows, columns)."""
     rows, columns = (np.arange(0, side, PLAIN_UNIT_PX) for side in values.shape)
-    sums = np.add.reduceat(values, rows, axis=0, dtype=np.float32)
-    return np.add.reduceat(sums, columns, axis=1).astype(np.float32)
+    sums: FloatArray = np.add.reduceat(values, rows, axis=0, dtype=np.float32)
+    total: FloatArray = np.add.reduceat(sums, columns, axis=1, dtype=np.float32)
+    return total
 
 
 def block_means(values: npt.NDArray[np.float32] | BoolArray) -> FloatArray:

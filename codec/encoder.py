@@ -60,7 +60,8 @@ def encode_planes(
         ValueError: an argument is out of range.
     """
     check_arguments(effort, tile_px)
-    grid = Grid(*planes.colour.shape[:2], tile_px, model.margin_px)
+    height, width = planes.colour.shape[:2]
+    grid = Grid(height, width, tile_px, model.margin_px)
     plan = plan_tiles(model, planes.colour, grid, rate_point, effort)
     tiles, plain = [], []
     for number, box in enumerate(grid.tiles()):
@@ -82,8 +83,9 @@ def encode_lossless(
 ) -> bytes:
     """Compress a picture so that every pixel comes back; arguments as for `Codec.encode`. Needs no model."""
     check_arguments(effort, tile_px)
-    grid = Grid(*planes.colour.shape[:2], tile_px, margin_px=0)
-    plan = Plan(np.ones(mask_shape(grid.height, grid.width), bool), planes.colour, {})
+    height, width = planes.colour.shape[:2]
+    grid = Grid(height, width, tile_px, margin_px=0)
+    plan = Plan(np.ones(mask_shape(height, width), bool), planes.colour, {})
     plain = []
     for box in grid.tiles():
         plain.append(plan.section(planes.colour, box, masked=False, effort=effort))

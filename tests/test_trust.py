@@ -166,11 +166,12 @@ for i in range(1, 1_000_000):
 ENCODER = """
 import sys
 import cli
-write = cli.write_output
-def announced(path, data):
+from codec.app import work
+write = work.write_output
+def announced(*arguments, **options):
     print("writing", flush=True)
-    write(path, data)
-cli.write_output = announced
+    write(*arguments, **options)
+work.write_output = announced
 cli.main(sys.argv[1:])
 """
 
@@ -193,7 +194,7 @@ def test_file_is_whole_whenever_its_writer_is_killed(tmp_path, moment_ms):
     data = target.read_bytes()
     assert data == b"old" or (len(data) == size and data.count(data[:1]) == size)
     others = [path.name for path in tmp_path.iterdir() if path != target]
-    assert all(name.startswith(".out.yoto.") and name.endswith(".tmp") for name in others)
+    assert all(name.startswith(".yoto-") and name.endswith(".tmp") for name in others)
     assert len(others) <= 1
 
 
@@ -232,7 +233,7 @@ def test_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path, weights_path, 
     target = tmp_path / "target.png"
     if old:
         target.write_bytes(old)
-    arguments = [command, source, target, "--force", "--weights", weights_path]
+    arguments = [command, source, "-o", target, "--force", "--weights", weights_path]
     done = subprocess.run(
         [sys.executable, "-m", "cli", *map(str, arguments)],
         cwd=ROOT,
@@ -243,7 +244,7 @@ def test_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path, weights_path, 
         timeout=300,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "Error: File too large\n"
+    assert done.stderr == f"Error: {target}: File too large\n"
     assert (target.read_bytes() if target.exists() else None) == old
     assert {path.name for path in tmp_path.iterdir()} <= {"source", "target.png"}
 

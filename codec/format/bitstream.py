@@ -24,8 +24,12 @@ All numbers are little-endian and unsigned. A file is: fixed part, section table
     sections, in the order of the table, without gaps; the last one ends the file
     metadata: items of type u8 (1 ICC profile, 2 Exif, 3 XMP), length u32 ≥ 1, bytes; types strictly ascending
     alpha:    zlib stream of height × width bytes, row by row
+<<<<<<< HEAD
     tile:     symbol stream, see `entropy.py`; stages z, then four passes of y, see `integer.py`;
               in version 2 then the plain section: mask, if the tile has symbols too, and VP8L data
+=======
+    tile:     symbol stream, see `SPECIFICATION.md`; it holds z, then four passes of y
+>>>>>>> main
 
 The image is padded at the right and bottom to multiples of 64 px; tiles are coded independently and cut the
 padded image into a grid of ⌈width / side⌉ × ⌈height / side⌉. The CRC of a tile's integers covers z, int8

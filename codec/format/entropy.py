@@ -1,11 +1,7 @@
 """Symbols ↔ bytes: ANS coding with integer frequency tables. Knows no network.
 
-A stream is written for a sequence of stages; the decoder reads them in the same order, and may compute the
-table rows of a stage from the symbols of those before it. Within a stage, symbols are coded in the order of
-their table row, then of position.
-
-    stream = LEB128 length of the escapes | escapes | ANS words, uint32 little-endian
-    escape = zigzag LEB128 of a symbol outside its table
+A stream is written for a sequence of stages; the decoder reads them in the same order, and may compute the table rows
+of a stage from the symbols of those before it. `SPECIFICATION.md` says how symbols become bytes.
 
 Range: |symbol| ≤ MAX_SYMBOL. Asymmetric numeral systems: Duda 2013, arXiv:1311.2540.
 """
