@@ -12,6 +12,8 @@ COMPRESSAI := .venv-compressai
 
 demo: $(INSTALLED)
 	$(BIN)/yoto-codec demo
+	@echo "The command is $(BIN)/yoto-codec, for example: $(BIN)/yoto-codec encode PICTURE"
+	@echo "After '. $(BIN)/activate' this shell knows it as yoto-codec; $(BIN)/yoto-codec --help lists what it does."
 
 # Leaves out, and says so, what needs more than the Python packages of `make`.
 test: $(INSTALLED)

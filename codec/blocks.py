@@ -42,14 +42,12 @@ def candidates(colour: Uint8Array, lmbda: float) -> BoolArray:
 def block_sums(values: npt.NDArray[np.float32] | BoolArray) -> FloatArray:
     """Sums over the blocks of an array over pixels, (H, W) → (rows, columns)."""
     rows, columns = (np.arange(0, side, PLAIN_UNIT_PX) for side in values.shape)
-    sums: FloatArray = np.add.reduceat(values, rows, axis=0, dtype=np.float32)
-    total: FloatArray = np.add.reduceat(sums, columns, axis=1, dtype=np.float32)
-    return total
+    sums = np.add.reduceat(values, rows, axis=0, dtype=np.float32)
+    return np.asarray(np.add.reduceat(sums, columns, axis=1), np.float32)
 
 
 def block_means(values: npt.NDArray[np.float32] | BoolArray) -> FloatArray:
-    heights, widths = (np.diff([*range(0, side, PLAIN_UNIT_PX), side]) for side in values.shape)
-    return block_sums(values) / np.outer(heights, widths).astype(np.float32)
+    return block_sums(values) / block_sums(np.ones(values.shape, bool))
 
 
 def choose_plain(colour: Uint8Array, asked: BoolArray, learned_bits: FloatArray) -> BoolArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -19,7 +18,7 @@ from codec.network.config import HYPER_STRIDE, LATENT_STRIDE
 from codec.network.integer import Z_LIMIT
 from codec.network.loaded import LoadedModel
 from codec.picture.image import Planes, Uint8Array
-from codec.picture.plain import PlainTile, unpack_plain
+from codec.picture.plain import PlainTile, pixels_crc, unpack_plain
 
 GREY_LEVEL = 128  # of tiles that are damaged
 OPAQUE_LEVEL = 255
@@ -167,8 +166,10 @@ class Decoder(NamedTuple):
         section, (_, _, width, height) = self.header.plain[number], self.grid.region(number)
         data = section.read(self.data, f"the plain section of tile {number}")
         tile = unpack_plain(data, height, width, self.header.channels, masked=bool(self.header.tiles[number].length))
-        if zlib.crc32(tile.colour.tobytes()) != section.content_crc:
-            raise CorruptError(f"the plain section of tile {number} decoded to other pixels than were encoded")
+        if pixels_crc(tile.colour) != section.content_crc:
+            raise CorruptError(
+                f"the plain section of tile {number} decoded to other pixels than were encoded; the file is damaged"
+            )
         return tile
 
     def latents(self, number: int) -> Latents | None:
@@ -206,8 +207,8 @@ class Decoder(NamedTuple):
         x_hat = self.model.backend.synthesise(from_steps(y_hat), self.header.quality)[part.slices(outer)]
         if not self.header.colour:
             x_hat = x_hat.mean(axis=2, keepdims=True)
-        levels = np.nan_to_num(x_hat) * np.float32(255.0)
-        return np.clip(np.rint(levels, out=levels), 0.0, 255.0, out=levels).astype(np.uint8)
+        levels = np.rint(np.clip(np.nan_to_num(x_hat), 0.0, 1.0) * np.float32(255.0))
+        return levels.astype(np.uint8)
 
 
 def copy_overlap(

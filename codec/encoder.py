@@ -31,6 +31,7 @@ from codec.quantise import (
     RDO_BITS_REFINED,
     Choice,
     block_costs,
+    codable,
     newton_step,
     quantised_hyper,
     quantiser,
@@ -197,7 +198,7 @@ def pack_symbols(model: LoadedModel, found: Search, effort: int, tile: TilePrior
 def search(model: LoadedModel, colour: Uint8Array, grid: Grid, box: Box, rate_point: int) -> Search:
     """Analyse a tile."""
     outer = grid.with_margin(box)
-    y = model.backend.analyse(read_pixels(colour, outer), rate_point)
+    y = codable(model.backend.analyse(read_pixels(colour, outer), rate_point))
     own = np.ascontiguousarray(y[box.slices(outer, LATENT_STRIDE)])
     z = quantised_hyper(model.backend.hyper_analyse(own, rate_point), model.prior(rate_point).z_index)
     return Search(model, colour, outer, box, y, z, rate_point)
@@ -233,7 +234,7 @@ class Search(NamedTuple):
             mixed = without_losses(best, new)
             if mixed is not None:
                 new = min(new, self.choice(mixed, gradient=left > 0), key=lambda choice: choice.cost)
-            if new.cost >= best.cost:
+            if not new.cost < best.cost:
                 break
             best = new
         return best.tile

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,18 @@ def test_links_in_circles_are_not_repeated(pattern):
         os.symlink(".", f"photos/{name}")
     os.mkfifo("photos/in/pipe.png")
     assert planned(pattern) == before
+
+
+def test_plan_of_ten_thousand_files_takes_little_memory():
+    Path("many").mkdir()
+    for number in range(10_000):
+        Path("many", f"{number}.png").touch()
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in plan("many")) == 10_000
+        assert tracemalloc.get_traced_memory()[1] < 6_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_unreadable_folder_does_not_stop_the_rest(monkeypatch):

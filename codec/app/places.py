@@ -16,6 +16,8 @@ from codec.errors import CodecError, explain
 
 Place = tuple[Path, Path]  # a file to read, and where its result would lie, but for the suffix
 
+REASONS_NAMED = 8  # for which files of a folder were left out
+
 
 class UsageError(ValueError):
     """The arguments do not go together."""
@@ -82,10 +84,10 @@ class Plan:
         """
         for given in self.inputs:
             if given.is_dir() or is_pattern(given):
-                part = Plan([given], self.folder, self.suffix, self.wanted, self.recursive)
+                part = replace(self, inputs=[given], ignored=Counter())
                 if next(iter(part), None) is None:
-                    hint = "; --recursive looks into its folders" if given.is_dir() and not self.recursive else ""
-                    raise CodecError(f"{given}: no file to work on{hint}")
+                    left_out = f"; left out: {describe(part.ignored)}" if part.ignored else ""
+                    raise CodecError(f"{given}: no file to work on{left_out}")
         return sum(1 for _ in self)
 
     def _groups(self) -> Iterator[list[Place] | Task]:
@@ -164,6 +166,14 @@ class Plan:
 
     def _result(self, name: str, kept: set[str]) -> str:
         return (name if name in kept else Path(name).stem) + self.suffix
+
+
+def describe(left_out: Counter[str]) -> str:
+    """Counts by reason, the most frequent first."""
+    ordered = sorted((-count, reason) for reason, count in left_out.items())
+    named = [f"{-count} {reason}" for count, reason in ordered[:REASONS_NAMED]]
+    others = -sum(count for count, _ in ordered[REASONS_NAMED:])
+    return ", ".join([*named, f"{others} others"] if others else named)
 
 
 def is_pattern(path: Path) -> bool:

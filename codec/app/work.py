@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from codec.app.files import STREAM, check_input, check_output, read_input, refuse_existing, write_output
-from codec.app.places import Task
+from codec.app.places import Task, UsageError
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, Region, unpack
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
     """Read, work and write; what can be known to fail does so before the work.
 
     Raises:
-        CodecError, OSError, ValueError: as of `Work` and `write_output`.
+        CodecError, OSError, UsageError: as of `Work` and `write_output`.
     """
     refuse_existing(task.output, force)
     given = work.read(task.source)
@@ -91,6 +91,7 @@ class Encoding:
         load: loads the model.
         quality: 0 to 1.
         target: instead of the quality, one of the targets of `encode_to_target`, by its name there.
+        lossless: instead of both, keep every pixel as it is.
         effort: 0 to 8.
         keep_metadata: keep ICC profile, Exif and XMP.
         levels: for images of more than 8 bits a channel, see `open_image`.
@@ -101,6 +102,7 @@ class Encoding:
     load: Callable[[], Codec]
     quality: float
     target: Mapping[str, float] | None = None
+    lossless: bool = False
     effort: int = 1
     keep_metadata: bool = True
     levels: tuple[float, float] | None = None
@@ -130,7 +132,12 @@ class Encoding:
             notes += note
         else:
             data = self.codec.encode(
-                image, quality, effort=self.effort, keep_metadata=self.keep_metadata, progress=progress
+                image,
+                quality,
+                effort=self.effort,
+                keep_metadata=self.keep_metadata,
+                lossless=self.lossless,
+                progress=progress,
             )
         seconds = time.perf_counter() - start
         psnr = self._psnr_db(image, data) if self.metrics else None
@@ -165,10 +172,12 @@ def _encoded(
         "bpp": round(header.bpp, 5),
         "width": header.width,
         "height": header.height,
-        "quality": quality,
+        "kind": header.kind,
+        "quality": None if header.lossless else quality,
         "seconds": round(seconds, 3),
     }
-    text = f"{len(data)} bytes, {header.bpp:.4f} bpp, quality {quality:.4g}, {seconds:.2f} s"
+    kept = "lossless" if header.lossless else f"quality {quality:.4g}"
+    text = f"{len(data)} bytes, {header.bpp:.4f} bpp, {kept}, {seconds:.2f} s"
     if psnr is not None:
         fields["psnr_db"] = round(psnr, 3) if math.isfinite(psnr) else None
         text += f", PSNR {psnr:.2f} dB"
@@ -203,14 +212,17 @@ class Decoding:
         return self.load()
 
     def read(self, source: Path) -> bytes:
-        """ValueError if the region does not lie within the picture."""
+        """UsageError if the region does not lie within the picture."""
         data = read_input(source)
         header = unpack(data, self.max_pixels, whole=not self.partial)
         from codec.picture import formats
 
         formats.format_to_write(self.suffix)
         if self.region:
-            header.check_region(self.region)
+            try:
+                header.check_region(self.region)
+            except ValueError as error:
+                raise UsageError(f"Invalid value for --region: {error}") from error
         return data
 
     def least_bytes(self, given: bytes) -> int:

@@ -24,12 +24,8 @@ All numbers are little-endian and unsigned. A file is: fixed part, section table
     sections, in the order of the table, without gaps; the last one ends the file
     metadata: items of type u8 (1 ICC profile, 2 Exif, 3 XMP), length u32 ≥ 1, bytes; types strictly ascending
     alpha:    zlib stream of height × width bytes, row by row
-<<<<<<< HEAD
-    tile:     symbol stream, see `entropy.py`; stages z, then four passes of y, see `integer.py`;
+    tile:     symbol stream, see `SPECIFICATION.md`; it holds z, then four passes of y;
               in version 2 then the plain section: mask, if the tile has symbols too, and VP8L data
-=======
-    tile:     symbol stream, see `SPECIFICATION.md`; it holds z, then four passes of y
->>>>>>> main
 
 The image is padded at the right and bottom to multiples of 64 px; tiles are coded independently and cut the
 padded image into a grid of ⌈width / side⌉ × ⌈height / side⌉. The CRC of a tile's integers covers z, int8
@@ -207,7 +203,12 @@ def pack(
         tiles: the symbols of each tile and the CRC of its integers; no bytes and 0 where it has none.
         alpha, metadata: empty if absent.
         plain: the plain section of each tile and the CRC of its pixels; none at all makes a file of version 1.
+
+    Raises:
+        ValueError: the header says otherwise than the sections, so that the file could not be read.
     """
+    if header.alpha != bool(alpha) or len(tiles) != header.tile_count or len(plain) not in (0, header.tile_count):
+        raise ValueError(f"a header with alpha {header.alpha} and {header.tile_count} tiles does not fit the sections")
     meta = b"".join(
         _ITEM.pack(kind, len(block)) + block
         for kind, block in enumerate((getattr(metadata, name) for name in _ITEM_NAMES), start=1)

@@ -70,9 +70,14 @@ def compress(colour: Uint8Array, speed: tuple[int, int] = USUAL) -> bytes:
 def pack_plain(tile: PlainTile, speed: tuple[int, int] = USUAL) -> tuple[bytes, int]:
     """The section of a tile, and the CRC-32 of its pixels. What the mask leaves out is black, and so costs little."""
     if tile.mask is None:
-        return compress(tile.colour, speed), zlib.crc32(tile.colour.tobytes())
+        return compress(tile.colour, speed), pixels_crc(tile.colour)
     colour = tile.colour * tile.pixels[:, :, None]
-    return np.packbits(tile.mask).tobytes() + compress(colour, speed), zlib.crc32(colour.tobytes())
+    return np.packbits(tile.mask).tobytes() + compress(colour, speed), pixels_crc(colour)
+
+
+def pixels_crc(colour: Uint8Array) -> int:
+    """The CRC-32 of pixels, which exposes a decoder of VP8L that makes others of them."""
+    return zlib.crc32(colour.tobytes())
 
 
 def unpack_plain(data: bytes, height: int, width: int, channels: int, *, masked: bool) -> PlainTile:
