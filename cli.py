@@ -23,12 +23,12 @@ from codec.app.arguments import (
     parse_suffix,
     rate_options,
 )
-from codec.app.files import STREAM, read_input, removed_when_stopped, write_output
-from codec.app.places import Plan, UsageError, resolve
+from codec.app.files import STREAM, is_yoto, read_input, removed_when_stopped, write_output
+from codec.app.places import Plan, Task, UsageError, resolve
 from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import explain
-from codec.format.bitstream import MAGIC, QUALITY_MAX, Region, unpack
+from codec.format.bitstream import QUALITY_MAX, Region, unpack
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -117,6 +117,8 @@ def encode(
     plan = Plan((), None, ".yoto", readable_suffixes(), how.recursive, missing_plugin)
     place = resolve(inputs, output, plan, looks_like_picture)
     work = Encoding(load, quality, target, lossless, effort, not strip, levels, max_pixels, metrics)
+    if isinstance(place, Task) and place.output.suffix.lower() in plan.wanted and not how.quiet:
+        click.echo(f"Warning: {place.output} will hold a .yoto file, whatever its suffix says", err=True)
     if isinstance(place, Plan):
         if metrics:
             raise click.UsageError("--metrics is for one input")
@@ -174,12 +176,7 @@ def decode(
 
 def looks_like_yoto(path: Path) -> bool:
     """Whether a path has the suffix of .yoto files, or is one."""
-    if path.suffix.lower() == ".yoto":
-        return True
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return path.suffix.lower() == ".yoto" or (path.is_file() and is_yoto(path))
 
 
 @main.command()

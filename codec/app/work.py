@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 import time
@@ -73,6 +74,7 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
         CodecError, OSError, UsageError: as of `Work` and `write_output`.
     """
     refuse_existing(task.output, force)
+    _refuse_picture(task)
     given = work.read(task.source)
     mtime_ns = task.source.stat().st_mtime_ns if keep_time and task.source != STREAM else None
     if task.folder:
@@ -81,6 +83,19 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
     made = work.code(given, progress)
     write_output(task.output, made.data, new=not force, mtime_ns=mtime_ns)
     return made
+
+
+def _refuse_picture(task: Task) -> None:
+    """Save the original beside a file that was made of it: `--force` is not enough to overwrite it by a poorer one."""
+    if task.inferred and task.output.suffix != ".yoto" and task.output.exists():
+        from codec.picture.formats import looks_like_picture
+
+        if looks_like_picture(task.output):
+            raise FileExistsError(
+                errno.EEXIST,
+                "is a picture, maybe the original; to overwrite it, name it or its folder with -o",
+                str(task.output),
+            )
 
 
 @dataclass(frozen=True)
@@ -232,6 +247,7 @@ class Decoding:
         return header.width * header.height * len(header.mode) // LEAST_SHARE[self.suffix]
 
     def code(self, given: bytes, progress: Progress | None = None) -> Made:
+        from codec.picture.formats import losses
         from codec.picture.image import save_image
 
         start = time.perf_counter()
@@ -255,7 +271,7 @@ class Decoding:
         text = f"{image.width}×{image.height} px, {image.mode}, {seconds:.2f} s"
         header = unpack(given, sys.maxsize, whole=False)
         details = f"tiles: {len(header.tiles)}, weights: {header.model_id.hex()}"
-        return Made(save_image(image, self.suffix), fields, text, details, damage=damage)
+        return Made(save_image(image, self.suffix), fields, text, details, losses(image, self.suffix), damage)
 
 
 def _place(region: Region | None) -> str:
