@@ -91,6 +91,7 @@ def encode(
     how: How,
     quality: float,
     target: dict[str, float] | None,
+    lossless: bool,
     effort: int,
     levels: tuple[float, float] | None,
     max_pixels: int,
@@ -115,7 +116,7 @@ def encode(
     click.get_current_context().with_resource(pillows_limit_lifted())
     plan = Plan((), None, ".yoto", readable_suffixes(), how.recursive, missing_plugin)
     place = resolve(inputs, output, plan, looks_like_picture)
-    work = Encoding(load, quality, target, effort, not strip, levels, max_pixels, metrics)
+    work = Encoding(load, quality, target, lossless, effort, not strip, levels, max_pixels, metrics)
     if isinstance(place, Task) and place.output.suffix.lower() in plan.wanted and not how.quiet:
         click.echo(f"Warning: {place.output} will hold a .yoto file, whatever its suffix says", err=True)
     if isinstance(place, Plan):
@@ -220,7 +221,9 @@ def info(source: Path, as_json: bool) -> None:
         "width": header.width,
         "height": header.height,
         "mode": header.mode,
-        "quality": round(header.quality / QUALITY_MAX, 5),
+        "version": header.version,
+        "kind": header.kind,
+        "quality": None if header.lossless else round(header.quality / QUALITY_MAX, 5),
         "model": header.model_id.hex(),
         "tile_px": header.tile_px,
         "tiles": len(header.tiles),

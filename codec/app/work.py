@@ -106,6 +106,7 @@ class Encoding:
         load: loads the model.
         quality: 0 to 1.
         target: instead of the quality, one of the targets of `encode_to_target`, by its name there.
+        lossless: instead of both, keep every pixel as it is.
         effort: 0 to 8.
         keep_metadata: keep ICC profile, Exif and XMP.
         levels: for images of more than 8 bits a channel, see `open_image`.
@@ -116,6 +117,7 @@ class Encoding:
     load: Callable[[], Codec]
     quality: float
     target: Mapping[str, float] | None = None
+    lossless: bool = False
     effort: int = 1
     keep_metadata: bool = True
     levels: tuple[float, float] | None = None
@@ -145,7 +147,12 @@ class Encoding:
             notes += note
         else:
             data = self.codec.encode(
-                image, quality, effort=self.effort, keep_metadata=self.keep_metadata, progress=progress
+                image,
+                quality,
+                effort=self.effort,
+                keep_metadata=self.keep_metadata,
+                lossless=self.lossless,
+                progress=progress,
             )
         seconds = time.perf_counter() - start
         psnr = self._psnr_db(image, data) if self.metrics else None
@@ -180,10 +187,12 @@ def _encoded(
         "bpp": round(header.bpp, 5),
         "width": header.width,
         "height": header.height,
-        "quality": quality,
+        "kind": header.kind,
+        "quality": None if header.lossless else quality,
         "seconds": round(seconds, 3),
     }
-    text = f"{len(data)} bytes, {header.bpp:.4f} bpp, quality {quality:.4g}, {seconds:.2f} s"
+    kept = "lossless" if header.lossless else f"quality {quality:.4g}"
+    text = f"{len(data)} bytes, {header.bpp:.4f} bpp, {kept}, {seconds:.2f} s"
     if psnr is not None:
         fields["psnr_db"] = round(psnr, 3) if math.isfinite(psnr) else None
         text += f", PSNR {psnr:.2f} dB"
