@@ -342,5 +342,6 @@ def test_output_has_the_permissions_of_a_new_file(image, weights_path, tmp_path)
 
 
 def test_device_as_output_is_written_not_replaced(image, weights_path):
-    assert run("encode", image, "/dev/null", "--force", "--weights", weights_path).exit_code == 0
+    for force in ([], ["--force"]):
+        assert run("encode", image, "/dev/null", *force, "--weights", weights_path).exit_code == 0
     assert Path("/dev/null").is_char_device()
