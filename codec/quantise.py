@@ -99,13 +99,13 @@ def quantiser(y: FloatArray, thresholds: npt.NDArray[np.float32]) -> Callable[[i
     return quantise
 
 
-def block_costs(tile: TilePrior, error_bits: FloatArray, tables: SymbolTables) -> FloatArray:
-    """Bits of y and error of each block of BLOCK × BLOCK latents; `error_bits` is (h, w)."""
+def block_costs(tile: TilePrior, error_bits: FloatArray, tables: SymbolTables, block: int = BLOCK) -> FloatArray:
+    """Bits of y and error of each block of block × block latents, an even number; `error_bits` is (h, w)."""
     h, w, m = tile.y_hat.shape
-    costs = error_bits.reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK).sum(axis=(1, 3))
-    half = BLOCK // 2
+    costs = error_bits.reshape(h // block, block, w // block, block).sum(axis=(1, 3))
+    half = block // 2
     for symbols, indexes in tile.stages[1:]:  # (4 phases, h / 2, w / 2, M / 4); z stays as it is
-        bits = tables.bits(symbols, indexes).reshape(4, h // BLOCK, half, w // BLOCK, half, m // PASSES)
+        bits = tables.bits(symbols, indexes).reshape(4, h // block, half, w // block, half, m // PASSES)
         costs = costs + bits.sum(axis=(0, 2, 4, 5))
     return costs
 

@@ -163,6 +163,17 @@ def test_second_argument_that_is_an_input_is_no_output(folder, weights_path, cod
     assert {name: Path(name).read_bytes() for name in files(folder)} == before
 
 
+def test_original_beside_its_file_is_not_overwritten_unless_named(folder, weights_path):
+    original = Path("in/a.png").read_bytes()
+    assert run("encode", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert_fails(run("decode", "in/a.yoto", "-f", "--weights", weights_path), "in/a.png: is a picture", "-o")
+    beside = run("decode", "in/a.yoto", "in/b.yoto", "in/c.yoto", "-f", "--weights", weights_path)
+    assert "in/a.png: is a picture" in beside.stderr
+    assert Path("in/a.png").read_bytes() == original
+    assert run("decode", "in/a.yoto", "-f", "-o", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert Path("in/a.png").read_bytes() != original
+
+
 def test_three_inputs_are_written_beside_themselves(folder, weights_path):
     done = run("encode", "in/a.png", "in/b.jpg", "in/sub/c.png", "--weights", weights_path)
     assert (done.exit_code, done.stderr) == (0, "")
@@ -260,6 +271,20 @@ def test_times_are_kept_if_told_so(folder, weights_path, codec, command):
 
 
 # One file.
+
+
+def test_what_gif_cannot_hold_is_said(folder, weights_path, codec):
+    Path("x.yoto").write_bytes(codec.encode(np.dstack([picture(40, 40), np.full((40, 40), 99, np.uint8)])))
+    Path("y.yoto").write_bytes(codec.encode(np.zeros((8, 8, 3), np.uint8)))
+    one = run("decode", "x.yoto", "x.gif", "--weights", weights_path)
+    assert (one.exit_code, [line[:18] for line in one.stderr.splitlines()]) == (0, ["Warning: GIF holds"] * 2)
+    many = run("decode", "x.yoto", "y.yoto", "-o", "out", "--suffix", "gif", "--weights", weights_path)
+    assert (many.exit_code, many.stderr.count("Warning: x.yoto: GIF holds"), many.stderr.count("\n")) == (0, 2, 2)
+
+
+def test_yoto_file_under_a_pictures_name_is_said(folder, weights_path):
+    result = run("encode", "in/a.png", "-o", "x.png", "--weights", weights_path)
+    assert (result.exit_code, result.stderr) == (0, "Warning: x.png will hold a .yoto file, whatever its suffix says\n")
 
 
 def test_as_many_threads_as_told(folder, weights_path, monkeypatch):
