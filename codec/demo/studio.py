@@ -87,13 +87,14 @@ class Studio:
         self._pictures: Shelf[Picture] = Shelf(PICTURES_BYTES)
         self._files: Shelf[Coded] = Shelf(FILES_BYTES)
 
-    def add(self, data: bytes) -> dict[str, object]:
+    def add(self, upload: io.BytesIO) -> dict[str, object]:
         """Take in a picture or a .yoto file; return what the page needs to know of it."""
+        data = upload.getvalue()
         header = unpack(data, self.max_pixels) if data.startswith(MAGIC) else None
         if header:
             planes = to_planes(self.codec.decode(data, max_pixels=self.max_pixels))
         else:
-            planes = to_planes(open_image(io.BytesIO(data), max_pixels=self.max_pixels))
+            planes = to_planes(open_image(upload, max_pixels=self.max_pixels))
         return self._keep(hashlib.sha256(data).hexdigest(), Picture(planes, len(data), header))
 
     def add_sample(self) -> dict[str, object]:
