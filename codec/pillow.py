@@ -85,7 +85,8 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         OSError: images of this mode cannot be coded.
         ValueError: an option is out of range.
     """
-    from codec.api import DEFAULT_EFFORT, DEFAULT_QUALITY, default_codec
+    from codec.api import DEFAULT_QUALITY, default_codec
+    from codec.encoder import DEFAULT_EFFORT
 
     options = image.encoderinfo
     given = {name: options[name] for name in _BLOCKS if name in options}

@@ -31,7 +31,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import make_model, picture, reseal
 
-from codec import api
+from codec import decoder
 from codec.api import Codec
 from codec.errors import CodecError, WeightsError
 from codec.format.bitstream import pack_alpha, read_alpha, read_metadata, unpack
@@ -203,8 +203,8 @@ class FileTarget:
         self.reached = set()
         attempts = [self.sections, self.whole, self.region, self.partial]
         lenient = bool(rng.integers(2))  # without the checks of what the symbols were, to get behind them
-        checksum = mock.Mock(return_value=mock.ANY) if lenient else api.integers_crc
-        with mock.patch.multiple(api, SymbolDecoder=self.watched(lenient), integers_crc=checksum):
+        checksum = mock.Mock(return_value=mock.ANY) if lenient else decoder.integers_crc
+        with mock.patch.multiple(decoder, SymbolDecoder=self.watched(lenient), integers_crc=checksum):
             for number in (0, 1 + rng.integers(3)):
                 try:
                     attempts[number](rng, data)

@@ -180,10 +180,13 @@ from click.testing import CliRunner
 from cli import main
 for arguments in json.loads(sys.argv[1]):
     CliRunner().invoke(main, arguments)
-    assert not {"torch", "numpy", "PIL"} & set(sys.modules), arguments
+    if arguments[:1] != ["encode"]:
+        assert "PIL" not in sys.modules, arguments
+    assert not {"torch", "numpy"} & set(sys.modules), arguments
 """
     names = {"PICTURE": str(image), "FILE": str(file)}
     lines = [[names.get(word, word) for word in line.split()] for line in WITHOUT_TORCH]
+    lines.sort(key=lambda words: words[:1] == ["encode"])
     run_here = [sys.executable, "-c", program, json.dumps(lines)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(run_here, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
@@ -196,7 +199,7 @@ for arguments in json.loads(sys.argv[1]):
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_does_not_overwrite_unless_forced(image, file, weights_path, tmp_path, command):
     source = {"encode": image, "decode": file}[command]
-    target = tmp_path / "target.png"
+    target = tmp_path / {"encode": "target.yoto", "decode": "target.png"}[command]
     target.write_bytes(b"precious")
     assert_fails(run(command, source, target, "--weights", weights_path), str(target), "--force")
     assert target.read_bytes() == b"precious"
@@ -279,8 +282,8 @@ def test_damaged_tile_leaves_no_output(file, weights_path, tmp_path):
 
 
 def test_more_pixels_than_allowed(file, weights_path, tmp_path):
-    assert_fails(run("decode", file, "--max-pixels", 2799, "--weights", weights_path), "more than the limit")
-    assert run("decode", file, "--max-pixels", 2800, "--weights", weights_path).exit_code == 0
+    assert_fails(run("decode", file, "--max-pixels", 64 * 128 - 1, "--weights", weights_path), "more than the limit")
+    assert run("decode", file, "--max-pixels", 64 * 128, "--weights", weights_path).exit_code == 0
 
 
 def test_unusable_weights(image, tmp_path):

@@ -69,7 +69,7 @@ def test_one_bad_file_does_not_stop_the_rest(folder, weights_path):
     result = run("encode", "in", "missing.png", "-o", "out", "--json", "--weights", weights_path)
     assert result.exit_code == 1
     assert files(folder / "out") == ["a.yoto", "b.yoto"]
-    bad, missing = result.stderr.splitlines()
+    missing, bad = sorted(result.stderr.splitlines(), key=len)
     assert bad.startswith("Error: in/bad.png is not an image")
     assert missing == "Error: missing.png: No such file or directory"
     summary = json.loads(result.stdout)
@@ -128,13 +128,35 @@ def test_progress_bar_is_drawn_on_a_terminal(folder, weights_path):
     assert done.stdout.startswith(b"2 written")
 
 
-@pytest.mark.parametrize("command", ["encode", "decode"])
-def test_two_inputs_for_one_output_are_refused(folder, weights_path, command):
-    for name in ("a.png", "a.jpg", "sub/a.yoto", "a.yoto"):
-        (folder / "in" / name).touch()
-    inputs = ["in"] if command == "encode" else ["in/*.yoto", "in/sub/*.yoto"]
-    assert_fails(run(command, *inputs, "-o", "out", "--weights", weights_path), "would both be written to out/a.")
-    assert not (folder / "out").exists()
+def test_two_inputs_for_one_output_stop_neither_the_folder_nor_each_other(folder, weights_path):
+    Image.fromarray(picture(24, 30)).save("in/a.jpg")
+    Image.fromarray(picture(24, 30)).save("in/sub/b.jpg")
+    result = run("encode", "in", "in/sub/b.jpg", "-o", "out", "--force", "--weights", weights_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "in/b.jpg and in/sub/b.jpg would both be written to out/b.yoto" in result.stderr
+    assert files(folder / "out") == ["a.jpg.yoto", "a.png.yoto", "b.yoto"]
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("encode", "in/a.png in/b.jpg"), ("encode", "in/a.png hidden"), ("encode", "in/a.png new.png"), ("decode", "x y")],
+)
+def test_second_argument_that_is_an_input_is_no_output(folder, weights_path, codec, command, arguments, force):
+    Path("hidden").write_bytes(Path("in/a.png").read_bytes())
+    for name in "xy":
+        Path(name).write_bytes(codec.encode(picture(8, 8)))
+    before = {name: Path(name).read_bytes() for name in files(folder)}
+    result = run(command, *arguments.split(), *force, "--weights", weights_path)
+    assert_fails(result)
+    assert f"{arguments.split()[1]} is taken for an input" in result.stderr
+    assert {name: Path(name).read_bytes() for name in files(folder)} == before
+
+
+def test_three_inputs_are_written_beside_themselves(folder, weights_path):
+    done = run("encode", "in/a.png", "in/b.jpg", "in/sub/c.png", "--weights", weights_path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [name for name in files(folder) if name.endswith(".yoto")] == ["in/a.yoto", "in/b.yoto", "in/sub/c.yoto"]
 
 
 @pytest.mark.parametrize(("command", "given"), [("encode", "in"), ("decode", "in"), ("encode", "in/*.png")])
@@ -152,7 +174,8 @@ def test_many_files_need_a_folder(folder, command, given, output):
         "encode in -o out --shard half",
         "encode in -o out --jobs 0",
         "encode in/a.png in/b.jpg -o out.yoto",
-        "encode in/a.png in/b.jpg in/sub/c.png",
+        "encode in/a.png in/b.jpg out.yoto",
+        "encode - in/b.jpg -o out",
         "decode in -o out --region 0,0,1,1",
         "decode in -o out --partial",
         "decode in -o out --suffix .",
@@ -253,7 +276,7 @@ def test_alpha_and_jpeg_do_not_go_together(folder, weights_path, codec):
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_existing_output_of_one_file_is_skipped_if_told_so(folder, weights_path, command):
     Path("out.png").write_bytes(b"old")
-    result = run(command, "in/a.png", "out.png", "--skip-existing", "--weights", weights_path)
+    result = run(command, "in/a.png", "-o", "out.png", "--skip-existing", "--weights", weights_path)
     assert (result.exit_code, result.stdout) == (0, "out.png: exists, skipped\n")
     assert Path("out.png").read_bytes() == b"old"
 

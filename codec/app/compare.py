@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from codec.app.files import check_input
 from codec.errors import ImageError
 from codec.format.bitstream import MAGIC
 from codec.picture.image import Planes, Uint8Array, open_image, psnr_db, to_planes
@@ -85,6 +86,7 @@ def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Compa
 
 
 def _planes(path: Path, load: Callable[[], Codec]) -> Planes:
+    check_input(path)
     with path.open("rb") as file:
         is_yoto = file.read(len(MAGIC)) == MAGIC
     return to_planes(load().decode(path.read_bytes()) if is_yoto else open_image(path))

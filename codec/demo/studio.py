@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -144,7 +145,7 @@ class Studio:
         if form == "yoto":
             data, used, fits = self.codec.encode(to_pil(planes), quality), quality, True
             size_bytes = colour_bytes(data)
-            colour = to_planes(self.codec.decode(data, max_pixels=self.max_pixels)).colour
+            colour = to_planes(self.codec.decode(data, max_pixels=sys.maxsize)).colour
         else:
             limit_bytes = self.coded(key, quality, "yoto").colour_bytes
             data, used = encode_at_size(planes.colour, form, limit_bytes)

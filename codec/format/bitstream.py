@@ -22,7 +22,7 @@ All numbers are little-endian and unsigned. A file is: fixed part, section table
     sections, in the order of the table, without gaps; the last one ends the file
     metadata: items of type u8 (1 ICC profile, 2 Exif, 3 XMP), length u32 ≥ 1, bytes; types strictly ascending
     alpha:    zlib stream of height × width bytes, row by row
-    tile:     symbol stream, see `entropy.py`; stages z, then four passes of y, see `integer.py`
+    tile:     symbol stream, see `SPECIFICATION.md`; it holds z, then four passes of y
 
 The image is padded at the right and bottom to multiples of 64 px; tiles are coded independently and cut the
 padded image into a grid of ⌈width / side⌉ × ⌈height / side⌉. The CRC of a tile's integers covers z, int8
@@ -51,6 +51,7 @@ QUALITY_MAX = 4096
 SIDE_MAX = 1 << 24
 MODEL_ID_BYTES = 6
 TILE_UNIT_PX = 64
+MAX_TILE_PX = 2048  # readers refuse larger tiles unless told otherwise, since memory goes with them
 DEFAULT_MAX_PIXELS = 256_000_000
 ALPHA_FLAG, COLOUR_FLAG, METADATA_FLAG = 1, 2, 4
 
@@ -121,14 +122,23 @@ class Header:
     size_bytes: int = 0
 
     @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of tiles."""
-        return -(-self.height // self.tile_px), -(-self.width // self.tile_px)
+    def tile_count(self) -> int:
+        return -(-self.height // self.tile_px) * -(-self.width // self.tile_px)
+
+    @property
+    def padded_pixels(self) -> int:
+        """Pixels that are coded: sides are padded to multiples of 64."""
+        return -(-self.height // TILE_UNIT_PX) * -(-self.width // TILE_UNIT_PX) * TILE_UNIT_PX**2
 
     @property
     def bpp(self) -> float:
         """Bits of the file per pixel."""
         return 8.0 * self.size_bytes / (self.width * self.height)
+
+    @property
+    def channels(self) -> int:
+        """Of the decoded colour: 3, or 1 if grey."""
+        return 3 if self.colour else 1
 
     @property
     def mode(self) -> str:
@@ -181,17 +191,16 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, whole: bool = T
 
     Raises:
         NotYotoError, UnsupportedVersionError, TruncatedError, CorruptError: see the top of this file.
-        TooLargeError: more than `max_pixels`.
+        TooLargeError: more than `max_pixels`, padding included.
     """
     header, end = _unpack_fixed(data)
-    if header.width * header.height > max_pixels:
+    if header.padded_pixels > max_pixels:
         raise TooLargeError(
-            f"the image has {header.width}×{header.height} px, more than the limit of {max_pixels};"
-            " raise max_pixels if you trust the file"
+            f"the image has {header.width}×{header.height} px, which are coded as {header.padded_pixels}, more than the"
+            f" limit of {max_pixels}; raise max_pixels if you trust the file"
         )
-    rows, columns = header.grid
     extra = [name for name, flag in (("metadata", METADATA_FLAG), ("alpha", ALPHA_FLAG)) if data[5] & flag]
-    table_end = end + len(extra) * _SECTION.size + rows * columns * _TILE.size
+    table_end = end + len(extra) * _SECTION.size + header.tile_count * _TILE.size
     if len(data) < table_end + _CRC.size:
         raise TruncatedError(
             f"the header needs {table_end + _CRC.size} bytes, the file has {len(data)}; it is cut short"
