@@ -25,7 +25,7 @@ class Limits(NamedTuple):
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, which by itself waits for ever for a request to be complete and for an answer to be read."""
+    """uvicorn's connection, which by itself waits for ever for a whole request and for its answer to be taken."""
 
     limits = Limits()
     _wait: Wait | None = None
@@ -60,6 +60,13 @@ class Connection(H11Protocol):
         """Wait for the next request."""
         super().on_response_complete()
         self._look()
+
+    def shutdown(self) -> None:
+        """End with the server: at once, but for an answer that is under way."""
+        if self._wait in ("head", "body"):
+            self._hang_up()
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         """Wait for the client to read."""

@@ -107,7 +107,6 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = self._refusal(Headers(scope=scope), scope["path"])
             try:
                 refusal = self._refusal(Headers(scope=scope), scope["path"])
                 app = JSONResponse({"error": refusal}, 403) if refusal else self.app
@@ -144,7 +143,7 @@ def is_own_host(host: str, names: frozenset[str]) -> bool:
 
 
 class Uploads:
-    """The bodies of requests, held within a limit each and a budget together, from their first byte to their last use."""
+    """The bodies of requests, within a limit each and a budget together, from their first byte to their last use."""
 
     def __init__(self, limit_bytes: int, budget_bytes: int) -> None:
         self.limit_bytes, self._budget_bytes = limit_bytes, budget_bytes
@@ -294,9 +293,8 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int, limits: Limits = Limits()) -> None:  # noqa: B008
-    """Answer requests until interrupted."""
-    app = create_app(codec, max_pixels, frozenset({"localhost", host.lower()}))
+def make_server(app: ASGIApp, limits: Limits) -> Server:
+    """A server whose clients keep within limits."""
     config = uvicorn.Config(
         app,
         http=Connection.within(limits),
@@ -304,7 +302,13 @@ def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int, lim
         lifespan="off",
         log_level="warning",
         server_header=False,
-        limit_concurrency=limits.connections + 1,  # the new one, if no other can give way, is told so
+        limit_concurrency=limits.connections + 1,  # a new client, if no other can give way, is told to come back
     )
+    return Server(config)
+
+
+def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int) -> None:
+    """Answer requests until interrupted."""
+    app = create_app(codec, max_pixels, frozenset({"localhost", host.lower()}))
     with suppress(KeyboardInterrupt):  # raised again once the server has stopped in good order
-        Server(config).run(sockets=[listener])
+        make_server(app, Limits()).run(sockets=[listener])
