@@ -23,12 +23,12 @@ from codec.app.arguments import (
     parse_suffix,
     rate_options,
 )
-from codec.app.files import STREAM, read_input, removed_when_stopped, write_output
-from codec.app.places import Plan, UsageError, resolve
-from codec.app.reports import report, run_many, run_one
+from codec.app.files import STREAM, is_yoto, read_input, removed_when_stopped, write_output
+from codec.app.places import Plan, Task, UsageError, resolve
+from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import explain
-from codec.format.bitstream import MAGIC, QUALITY_MAX, Region, unpack
+from codec.format.bitstream import QUALITY_MAX, Region, unpack
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -91,6 +91,7 @@ def encode(
     how: How,
     quality: float,
     target: dict[str, float] | None,
+    lossless: bool,
     effort: int,
     levels: tuple[float, float] | None,
     max_pixels: int,
@@ -115,7 +116,9 @@ def encode(
     click.get_current_context().with_resource(pillows_limit_lifted())
     plan = Plan((), None, ".yoto", readable_suffixes(), how.recursive, missing_plugin)
     place = resolve(inputs, output, plan, looks_like_picture)
-    work = Encoding(load, quality, target, effort, not strip, levels, max_pixels, metrics)
+    work = Encoding(load, quality, target, lossless, effort, not strip, levels, max_pixels, metrics)
+    if isinstance(place, Task) and place.output.suffix.lower() in plan.wanted and not how.quiet:
+        click.echo(f"Warning: {place.output} will hold a .yoto file, whatever its suffix says", err=True)
     if isinstance(place, Plan):
         if metrics:
             raise click.UsageError("--metrics is for one input")
@@ -168,20 +171,43 @@ def decode(
         run_many(place, Decoding(load, place.suffix, None, False, pixels or max_pixels, fit), how)
         return
     suffix = suffix or (".png" if place.output == STREAM else place.output.suffix)
-    try:
-        run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--region") from error
+    run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
 
 
 def looks_like_yoto(path: Path) -> bool:
     """Whether a path has the suffix of .yoto files, or is one."""
-    if path.suffix.lower() == ".yoto":
-        return True
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    return path.suffix.lower() == ".yoto" or (path.is_file() and is_yoto(path))
+
+
+@main.command()
+@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
+@click.option("--viewer", metavar="COMMAND", help="Instead of the system's; the temporary file goes when it ends.")
+@click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Show these pixels only.")
+@click.option("--partial", is_flag=True, help="Show what is left of a damaged file.")
+@megapixels_option
+@model_options
+@one_line_errors
+def view(
+    source: Path,
+    viewer: str | None,
+    region: Region | None,
+    partial: bool,
+    max_pixels: int,
+    load: Callable[[], Codec],
+) -> None:
+    """Show a .yoto file in the system's viewer for pictures, as a temporary PNG file."""
+    from codec.app.viewer import show
+
+    work = Decoding(load, ".png", region, partial, max_pixels)
+    with tile_bar(sys.stderr.isatty()) as progress:
+        made = work.code(work.read(source), progress)
+    name = "picture" if source == STREAM else source.stem
+    for part in made.damage:
+        click.echo(f"Damaged: {part}", err=True)
+    if path := show(made.data, name, viewer):
+        click.echo(f"{source}: {made.text}; shown from {path}, which you may delete")
+    if made.damage:
+        sys.exit(1)
 
 
 @main.command()
@@ -195,7 +221,9 @@ def info(source: Path, as_json: bool) -> None:
         "width": header.width,
         "height": header.height,
         "mode": header.mode,
-        "quality": round(header.quality / QUALITY_MAX, 5),
+        "version": header.version,
+        "kind": header.kind,
+        "quality": None if header.lossless else round(header.quality / QUALITY_MAX, 5),
         "model": header.model_id.hex(),
         "tile_px": header.tile_px,
         "tiles": len(header.tiles),

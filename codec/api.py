@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from codec.decoder import Damage, decode_planes
-from codec.encoder import DEFAULT_EFFORT, TILE_PX, encode_planes
+from codec.encoder import DEFAULT_EFFORT, TILE_PX, encode_lossless, encode_planes
 from codec.errors import CodecError, explain
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, MAX_TILE_PX, QUALITY_MAX, Metadata, Region, unpack
 from codec.grid import Progress
@@ -58,6 +58,7 @@ class Codec:
         *,
         effort: int = DEFAULT_EFFORT,
         keep_metadata: bool = True,
+        lossless: bool = False,
         tile_px: int = TILE_PX,
         progress: Progress | None = None,
     ) -> bytes:
@@ -70,6 +71,7 @@ class Codec:
             effort: 0 (fastest) to 8; how often the symbols are chosen anew after a look at the picture that they make.
                 It saves 2 to 4 % of the bits at equal error; decoding does not change.
             keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
+            lossless: keep every pixel as it is, whatever the quality; a file of this kind needs no weights.
             tile_px: side of the independent tiles, a multiple of 64 px up to 2048.
             progress: called after each tile with the number of those done and of all.
 
@@ -81,6 +83,8 @@ class Codec:
         planes = to_planes(image)
         if not keep_metadata:
             planes = replace(planes, metadata=Metadata())
+        if lossless:
+            return encode_lossless(planes, effort, tile_px, progress)
         return self.encode_planes(planes, rate_point, effort, tile_px, progress)
 
     def encode_planes(
@@ -186,9 +190,9 @@ def default_codec() -> Codec:
     return Codec()
 
 
-def encode(image: ImageLike, quality: float = DEFAULT_QUALITY) -> bytes:
+def encode(image: ImageLike, quality: float = DEFAULT_QUALITY, *, lossless: bool = False) -> bytes:
     """Compress an image with the shipped weights; see `Codec.encode`."""
-    return default_codec().encode(image, quality)
+    return default_codec().encode(image, quality, lossless=lossless)
 
 
 def decode(data: bytes) -> Image.Image:

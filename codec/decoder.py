@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.errors import CorruptError, ModelMismatchError, TooLargeError
-from codec.format.bitstream import MAX_TILE_PX, Header, Metadata, Region, read_alpha, read_metadata
+from codec.format.bitstream import MAX_TILE_PX, NO_MODEL, Header, Metadata, Region, read_alpha, read_metadata
 from codec.format.entropy import SymbolDecoder, integers_crc
 from codec.grid import Box, Grid, Progress
 from codec.network.backend import from_steps
@@ -18,6 +18,7 @@ from codec.network.config import HYPER_STRIDE, LATENT_STRIDE
 from codec.network.integer import Z_LIMIT
 from codec.network.loaded import LoadedModel
 from codec.picture.image import Planes, Uint8Array
+from codec.picture.plain import PlainTile, pixels_crc, unpack_plain
 
 GREY_LEVEL = 128  # of tiles that are damaged
 OPAQUE_LEVEL = 255
@@ -91,7 +92,7 @@ class Decoder(NamedTuple):
         cls, model: LoadedModel, header: Header, data: bytes, whole: bool = True, max_tile_px: int = MAX_TILE_PX
     ) -> Decoder:
         """ModelMismatchError, TooLargeError: this model, or anyone who minds memory, cannot decode the file."""
-        if header.model_id != model.id:
+        if header.model_id not in (model.id, NO_MODEL):
             raise ModelMismatchError(f"the file needs the weights {header.model_id.hex()}, loaded are {model.id.hex()}")
         grid = Grid(header.height, header.width, header.tile_px, model.margin_px)
         largest = grid.tile(0)
@@ -144,11 +145,38 @@ class Decoder(NamedTuple):
             for tile in around:
                 if tile not in held:
                     held[tile] = self.unless_damaged(partial(self.latents, tile), None, tile)
-            yield part, self.pixels(held, number, part)
+            pixels = self.pixels(held, number, part)
+            self.paste_plain(pixels, number, part)
+            yield part, pixels
 
-    def latents(self, number: int) -> Latents:
+    def paste_plain(self, pixels: Uint8Array, number: int, part: Box) -> None:
+        """Put a tile's plain pixels, if it has any, into those of a part of it."""
+        plain = self.unless_damaged(partial(self.plain, number), None, number)
+        if plain is not None:
+            tile = self.grid.tile(number).common(self.grid.picture)
+            shared = tile.common(part)
+            inside = shared.slices(tile)
+            target = pixels[shared.slices(part)]
+            np.copyto(target, plain.colour[inside], where=plain.pixels[inside][:, :, None])
+
+    def plain(self, number: int) -> PlainTile | None:
+        """The plain section of a tile, checked against the CRC of its pixels; CorruptError if it does not decode."""
+        if not self.header.plain or not self.header.plain[number].length:
+            return None
+        section, (_, _, width, height) = self.header.plain[number], self.grid.region(number)
+        data = section.read(self.data, f"the plain section of tile {number}")
+        tile = unpack_plain(data, height, width, self.header.channels, masked=bool(self.header.tiles[number].length))
+        if pixels_crc(tile.colour) != section.content_crc:
+            raise CorruptError(
+                f"the plain section of tile {number} decoded to other pixels than were encoded; the file is damaged"
+            )
+        return tile
+
+    def latents(self, number: int) -> Latents | None:
         """Symbols of a tile, then its latents, checked against their CRC; CorruptError if they do not decode."""
         section = self.header.tiles[number]
+        if self.header.plain and not section.length:
+            return None
         prior = self.model.prior(self.header.quality)
         decoder = SymbolDecoder(section.read(self.data, f"tile {number}"), self.model.weights.tables)
         box = self.grid.tile(number)
@@ -158,7 +186,7 @@ class Decoder(NamedTuple):
             raise CorruptError(f"tile {number} holds a symbol out of range; the file is damaged")
         tile = prior.run(z, lambda _, __, indexes: decoder.read(indexes.reshape(-1)).reshape(indexes.shape))
         decoder.finish()
-        if integers_crc(z, tile.y_hat) != section.symbols_crc:
+        if integers_crc(z, tile.y_hat) != section.content_crc:
             raise CorruptError(
                 f"tile {number} decoded to other integers than were encoded; the file is damaged, or this machine's"
                 " arithmetic differs: please report it"
@@ -166,7 +194,7 @@ class Decoder(NamedTuple):
         return tile.y_hat.astype(np.int16)
 
     def pixels(self, held: Mapping[int, Latents | None], number: int, part: Box) -> Uint8Array:
-        """Pixels of a part of a tile, uint8 (H, W, 3 or 1), from the latents of it and its margin; grey if damaged."""
+        """Pixels of a part of a tile, uint8 (H, W, 3 or 1), from the latents of it and its margin; grey without."""
         own = held[number]
         if own is None:
             return np.full((part.height, part.width, self.header.channels), GREY_LEVEL, np.uint8)
@@ -179,8 +207,8 @@ class Decoder(NamedTuple):
         x_hat = self.model.backend.synthesise(from_steps(y_hat), self.header.quality)[part.slices(outer)]
         if not self.header.colour:
             x_hat = x_hat.mean(axis=2, keepdims=True)
-        levels = np.nan_to_num(x_hat) * np.float32(255.0)
-        return np.clip(np.rint(levels, out=levels), 0.0, 255.0, out=levels).astype(np.uint8)
+        levels = np.rint(np.clip(np.nan_to_num(x_hat), 0.0, 1.0) * np.float32(255.0))
+        return levels.astype(np.uint8)
 
 
 def copy_overlap(

@@ -67,6 +67,12 @@ def rounding_thresholds(tables: SymbolTables, rdo_bits: float) -> npt.NDArray[np
     return thresholds
 
 
+def codable(y: FloatArray) -> FloatArray:
+    """Latents within what symbols can hold, finite whatever a network made of a picture."""
+    limit = np.float32(LATENT_LIMIT >> LATENT_BITS)
+    return np.clip(np.nan_to_num(y), -limit, limit)
+
+
 def quantised_hyper(z: FloatArray, z_index: IntArray) -> IntArray:
     """Symbols of the hyper-latents (h, w, Z), rounded; zero in silent rows, as they are decoded."""
     symbols = np.clip(np.rint(np.nan_to_num(z)), -Z_LIMIT, Z_LIMIT).astype(np.int32)
@@ -77,12 +83,12 @@ def quantised_hyper(z: FloatArray, z_index: IntArray) -> IntArray:
 def quantiser(y: FloatArray, thresholds: npt.NDArray[np.float32]) -> Callable[[int, IntArray, IntArray], IntArray]:
     """The encoder's coder for `IntegerPrior.run`: quantises y (h, w, M), in quantiser steps, around the means."""
     h, w, m = y.shape
-    cells = y.reshape(h // 2, 2, w // 2, 2, PASSES, m // PASSES).transpose(1, 3, 4, 0, 2, 5)
+    cells = codable(y).reshape(h // 2, 2, w // 2, 2, PASSES, m // PASSES).transpose(1, 3, 4, 0, 2, 5)
     limit = (LATENT_LIMIT >> LATENT_BITS) - 1
 
     def quantise(k: int, means: IntArray, indexes: IntArray) -> IntArray:
         wanted = np.stack([cells[p // 2, p % 2, (k + p) % PASSES] for p in range(4)])
-        residual = np.nan_to_num(wanted - means * np.float32(2.0**-LATENT_BITS))
+        residual = wanted - means * np.float32(2.0**-LATENT_BITS)
         magnitude = np.abs(residual)
         levels = np.minimum(np.rint(magnitude), limit).astype(np.int32)
         least = levels - np.float32(0.5) + thresholds[indexes, np.minimum(levels, RDO_LEVELS)]
@@ -93,13 +99,13 @@ def quantiser(y: FloatArray, thresholds: npt.NDArray[np.float32]) -> Callable[[i
     return quantise
 
 
-def block_costs(tile: TilePrior, error_bits: FloatArray, tables: SymbolTables) -> FloatArray:
-    """Bits of y and error of each block of BLOCK × BLOCK latents; `error_bits` is (h, w)."""
+def block_costs(tile: TilePrior, error_bits: FloatArray, tables: SymbolTables, block: int = BLOCK) -> FloatArray:
+    """Bits of y and error of each block of block × block latents, an even number; `error_bits` is (h, w)."""
     h, w, m = tile.y_hat.shape
-    costs = error_bits.reshape(h // BLOCK, BLOCK, w // BLOCK, BLOCK).sum(axis=(1, 3))
-    half = BLOCK // 2
+    costs = error_bits.reshape(h // block, block, w // block, block).sum(axis=(1, 3))
+    half = block // 2
     for symbols, indexes in tile.stages[1:]:  # (4 phases, h / 2, w / 2, M / 4); z stays as it is
-        bits = tables.bits(symbols, indexes).reshape(4, h // BLOCK, half, w // BLOCK, half, m // PASSES)
+        bits = tables.bits(symbols, indexes).reshape(4, h // block, half, w // block, half, m // PASSES)
         costs = costs + bits.sum(axis=(0, 2, 4, 5))
     return costs
 
@@ -107,8 +113,8 @@ def block_costs(tile: TilePrior, error_bits: FloatArray, tables: SymbolTables) -
 def newton_step(choice: Choice) -> FloatArray:
     """Latents whose quantisation makes up for the error of the choice's picture, as far as that can be foreseen."""
     assert choice.gradient is not None
-    wanted = from_steps(choice.tile.y_hat) - choice.gradient / np.float32(CURVATURE)
-    return choice.y + np.float32(NEWTON_SHARE) * (wanted - choice.y)
+    wanted = from_steps(choice.tile.y_hat) - codable(choice.gradient / np.float32(CURVATURE))
+    return codable(choice.y + np.float32(NEWTON_SHARE) * (wanted - choice.y))
 
 
 def without_losses(old: Choice, new: Choice) -> FloatArray | None:

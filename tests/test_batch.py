@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +134,24 @@ def test_who_stops_early_leaves_the_rest_undone(tasks):
     outcomes.close()
     assert len(calls) <= len(tasks)
     assert len(list(tasks[0].output.parent.parent.rglob("*.yoto"))) == len(calls)
+
+
+def test_who_stops_does_not_wait_for_large_pictures(tasks):
+    """Ctrl+C, that is; 30 s of tiles remain to be done."""
+    done = []
+
+    class Long(Doing):
+        def code(self, given: Path, progress: Callable[[int, int], None] | None = None) -> Made:
+            for tile in range(3000 if given == tasks[1].source else 0):
+                progress(tile, 3000)
+                time.sleep(0.01)
+            done.append(given)
+            return Made(b"x", {}, "", "")
+
+    outcomes = run(tasks[:2], Long(print), jobs=2)
+    assert next(outcomes).task == tasks[0]
+    outcomes.close()
+    assert done == [tasks[0].source]
 
 
 def test_however_many_files_few_wait_in_memory(tmp_path):

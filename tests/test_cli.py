@@ -114,7 +114,8 @@ def test_encode_reports_as_json(image, weights_path):
     assert 20 < report.pop("psnr_db") < 50
     assert report.pop("bpp") == pytest.approx(8 * len(data) / 2800, abs=1e-5)
     output = str(image.with_suffix(".yoto"))
-    assert report == {"output": output, "bytes": len(data), "width": 70, "height": 40, "quality": 0.5}
+    expected = {"output": output, "bytes": len(data), "width": 70, "height": 40, "kind": "learned", "quality": 0.5}
+    assert report == expected
 
 
 def test_decode_reports_as_json(file, weights_path):
@@ -131,6 +132,8 @@ def test_info_tells_the_header(file):
         "width": 70,
         "height": 40,
         "mode": "RGB",
+        "version": 1,
+        "kind": "learned",
         "quality": 0.5,
         "model": unpack(data).model_id.hex(),
         "tile_px": 1024,
@@ -223,7 +226,8 @@ def test_does_not_overwrite_its_input(file, weights_path):
         ["encode", "a.png", "--quality", "1.1"],
         ["encode", "a.png", "--quality", "-0.1"],
         ["encode", "a.png", "--quality", "high"],
-        ["encode", "a.png", "--lossless"],
+        ["encode", "a.png", "--losslessly"],
+        ["encode", "a.png", "--lossless", "--target-bpp", "1"],
         ["encode", "a.png", "b.yoto", "--output", "c.yoto"],
         ["decode", "a.yoto", "--max-pixels", "0"],
         ["decode", "a.yoto", "b.png", "-o", "c.png"],

@@ -261,3 +261,9 @@ def test_rejects_escape_beyond_the_range(symbol, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(CorruptError, match="range"):
         decode(data, [np.array([10], np.int32)])
+
+
+@pytest.mark.parametrize("count", [6, 10, 1000])
+def test_rejects_a_number_of_more_than_five_bytes(count):
+    with pytest.raises(CorruptError, match="does not end"):
+        SymbolDecoder(b"\x80" * (count - 1) + b"\x00", TABLES)

@@ -37,7 +37,7 @@ def test_uses_nothing_of_the_codec():
 def test_reads_golden_files(path):
     data = path.read_bytes()
     found = pure_decoder.decode(weights_of(data), data)
-    assert [crc for crc, _ in found] == [tile.symbols_crc for tile in unpack(data).tiles]
+    assert [crc for crc, _ in found] == [tile.content_crc for tile in unpack(data).tiles]
 
 
 @pytest.mark.parametrize("quality", [0.013, 0.5, 0.997])

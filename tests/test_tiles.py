@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,27 @@ def test_each_tile_is_decoded_once(codec, data, monkeypatch):
         assert len(numbers) == len(set(numbers))
 
 
+def test_latents_of_three_rows_of_tiles_are_held(codec, monkeypatch):
+    """Memory does not grow with the height of a picture."""
+    decode, alive, most = Decoder.latents, weakref.WeakSet(), 0
+
+    class Held(np.ndarray):
+        """An array that can be referred to weakly, as those of NumPy cannot be hashed."""
+
+        __hash__ = object.__hash__
+
+    def counting(self: Decoder, number: int) -> Latents:
+        nonlocal most
+        latents = decode(self, number).view(Held)
+        alive.add(latents)
+        most = max(most, len(alive))
+        return latents
+
+    monkeypatch.setattr(Decoder, "latents", counting)
+    codec.decode(codec.encode(picture(64 * 8, 100), 0.1, tile_px=64))
+    assert most == 3 * 2
+
+
 def test_region_within_a_tile_needs_no_synthesis_of_the_rest(codec, monkeypatch):
     data = codec.encode(picture(512, 512), 0.5)
     backend = codec.model.backend
@@ -272,6 +294,41 @@ def test_damaged_tiles_are_grey_and_listed(codec, data, whole, tiles, sealed):
         assert (pixels[y : y + height, x : x + width, :3] == GREY_LEVEL).all()
         affected[GRID.with_margin(GRID.tile(tile)).slices(Box(0, 0, 0, 0))] = True
     assert np.abs(pixels - whole)[~affected].max(initial=0) <= 1
+
+
+def test_damage_is_grey():
+    assert GREY_LEVEL == 128
+
+
+def test_partial_decoding_forgives_damage_alone(codec, data, monkeypatch):
+    """A fault of the program is no damage of the file."""
+
+    def faulty(self: Decoder, number: int) -> Latents:
+        raise KeyError(number)
+
+    monkeypatch.setattr(Decoder, "latents", faulty)
+    with pytest.raises(KeyError):
+        codec.decode_partial(data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_transforms_that_overflow_make_a_file_that_decodes(codec, monkeypatch, value):
+    """Also to pixels that are the same everywhere."""
+    backend = codec.model.backend
+    for name in ("analyse", "hyper_analyse", "synthesise"):
+        honest = getattr(backend, name)
+
+        def broken(planes: np.ndarray, rate_point: int, honest=honest) -> np.ndarray:
+            out = honest(planes, rate_point).copy()
+            out[::2] = value
+            return out
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, name, broken)
+            for effort in (0, 2):
+                pixels = np.asarray(codec.decode(codec.encode(picture(64, 64), 0.7, effort=effort)))
+            if name == "synthesise":
+                assert (pixels[::2] == (255 if value == np.inf else 0)).all()
 
 
 def test_missing_context_repeats_the_edge_of_the_tile(codec, data, whole, monkeypatch):

@@ -181,8 +181,8 @@ def megapixels_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "max_pixels",
         type=click.FloatRange(0.0, min_open=True),
         callback=lambda _, __, value: round(value * 1e6),
-        default=DEFAULT_MAX_PIXELS / 1e6,
-        show_default="256",
+        default=DEFAULT_MAX_PIXELS // 1_000_000,
+        show_default=True,
         help="Refuse larger pictures.",
     )(command)
 
@@ -203,14 +203,15 @@ TARGETS = {"--target-bytes": "size_bytes", "--target-bpp": "bpp", "--target-psnr
 
 
 def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that choose the rate; the command takes `quality`, and `target` or None as for `EncodeOptions`."""
+    """Options that choose the rate; the command takes `quality`, `target` and `lossless` as `Encoding` does."""
 
     @wraps(command)
-    def wrapper(*args: Any, quality: float | None, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, quality: float | None, lossless: bool, **kwargs: Any) -> Any:
         target = {name: value for name in TARGETS.values() if (value := kwargs.pop(name)) is not None}
-        if len(target) + (quality is not None) > 1:
-            raise click.UsageError(f"give one of --quality, {', '.join(TARGETS)}")
-        return command(*args, quality=0.5 if quality is None else quality, target=target or None, **kwargs)
+        if len(target) + (quality is not None) + lossless > 1:
+            raise click.UsageError(f"give one of --quality, --lossless, {', '.join(TARGETS)}")
+        quality = 0.5 if quality is None else quality
+        return command(*args, quality=quality, target=target or None, lossless=lossless, **kwargs)
 
     for flag, help_text in (
         ("--target-psnr", "Choose the quality for a PSNR of so many dB."),
@@ -218,5 +219,7 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ("--target-bytes", "Choose the quality for a file of so many bytes."),
     ):
         wrapper = click.option(flag, TARGETS[flag], type=float, callback=parse_positive, help=help_text)(wrapper)
+    help_text = "Keep every pixel, of 8 bits a channel, as it is; needs most bytes for photographs."
+    wrapper = click.option("--lossless", is_flag=True, help=help_text)(wrapper)
     help_text = "0 (fewest bits) to 1, or a percentage.  [default: 0.5]"
     return click.option("-q", "--quality", callback=parse_quality, help=help_text)(wrapper)

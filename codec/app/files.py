@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, NoReturn
 
+from codec.format.bitstream import MAGIC
+
 STREAM = Path("-")
 # Where a folder knows no second names (FAT, some shares), `os.link` fails with one of these.
 NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EMLINK}
@@ -38,6 +40,13 @@ def check_input(path: Path) -> None:
     if not stat.S_ISREG(mode) and not opened_already:
         kind = "a named pipe" if stat.S_ISFIFO(mode) else "no regular file"
         raise OSError(errno.EINVAL, f"is {kind}; what is to be read from a pipe is given as -", str(path))
+
+
+def is_yoto(path: Path) -> bool:
+    """Whether a file starts like a .yoto file; errors as of `check_input`."""
+    check_input(path)
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def read_input(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from codec.app.files import STREAM
 from codec.errors import CodecError, explain
 
-Place = tuple[Path, Path]  # a file to read, and where its result would lie, but for the suffix
+REASONS_NAMED = 8  # for which files of a folder were left out
 
 
 class UsageError(ValueError):
@@ -28,13 +28,22 @@ class Task(NamedTuple):
         source: to read, `-` for standard input.
         output: to write, `-` for standard output.
         folder: to make if need be.
+        inferred: the output was not named, neither itself nor its folder.
         trouble: what stands against the work, in one line.
     """
 
     source: Path
     output: Path
     folder: Path | None = None
+    inferred: bool = False
     trouble: str | None = None
+
+
+class Group(NamedTuple):
+    """Files whose results share a folder. Plain strings, since there may be many."""
+
+    folder: Path
+    sources: list[str]
 
 
 @dataclass
@@ -65,8 +74,8 @@ class Plan:
         self.ignored.clear()
         several = len(self.inputs) > 1
         seen: dict[Path, Path] = {}  # within one folder names differ already
-        for places in self._groups():
-            for task in [places] if isinstance(places, Task) else self._named(places):
+        for group in self._groups():
+            for task in [group] if isinstance(group, Task) else self._named(group):
                 other = seen.setdefault(task.output, task.source) if several else task.source
                 if other == task.source:
                     yield task
@@ -82,15 +91,15 @@ class Plan:
         """
         for given in self.inputs:
             if given.is_dir() or is_pattern(given):
-                part = Plan([given], self.folder, self.suffix, self.wanted, self.recursive)
+                part = replace(self, inputs=[given], ignored=Counter())
                 if next(iter(part), None) is None:
-                    hint = "; --recursive looks into its folders" if given.is_dir() and not self.recursive else ""
-                    raise CodecError(f"{given}: no file to work on{hint}")
+                    left_out = f"; left out: {describe(part.ignored)}" if part.ignored else ""
+                    raise CodecError(f"{given}: no file to work on{left_out}")
         return sum(1 for _ in self)
 
-    def _groups(self) -> Iterator[list[Place] | Task]:
-        """Files whose results share a folder: those named one by one, then folder by folder; folders that fail."""
-        loose: dict[Path, list[Place]] = {}
+    def _groups(self) -> Iterator[Group | Task]:
+        """Those named one by one, then folder by folder; folders that fail."""
+        loose: dict[Path, list[str]] = {}
         known: set[str] = set()
         for given in self.inputs:
             if not given.is_dir():
@@ -98,13 +107,13 @@ class Plan:
                     if (name := os.path.abspath(source)) not in known:
                         known.add(name)
                         place = source if self.folder is None else self.folder / place
-                        loose.setdefault(place.parent, []).append((source, place))
-        yield from loose.values()
+                        loose.setdefault(place.parent, []).append(str(source))
+        yield from (Group(folder, sources) for folder, sources in loose.items())
         for given in self.inputs:
             if given.is_dir():
                 yield from self._listings(given, self.folder or given)
 
-    def _listings(self, top: Path, folder: Path) -> Iterator[list[Place] | Task]:
+    def _listings(self, top: Path, folder: Path) -> Iterator[Group | Task]:
         """The files that are meant in a folder, then in those in it, in the order of their names."""
         pending = [top]
         while pending:
@@ -115,16 +124,15 @@ class Plan:
                     for entry in entries:
                         kind = self._kind(entry)
                         if kind == "file":
-                            files.append(entry.name)
+                            files.append(entry.path)
                         elif kind == "folder":
-                            folders.append(entry.name)
+                            folders.append(entry.path)
                         else:
                             self.ignored[kind] += 1
             except OSError as error:
                 yield Task(here, here, trouble=explain(error))
-            output = folder / here.relative_to(top)
-            yield [(here / name, output / name) for name in sorted(files)]
-            pending += [here / name for name in sorted(folders, reverse=True)]
+            yield Group(folder / here.relative_to(top), sorted(files))
+            pending += map(Path, sorted(folders, reverse=True))
 
     def _kind(self, entry: os.DirEntry[str]) -> str:
         """`file`, `folder`, or why an entry of a folder is left out."""
@@ -146,12 +154,12 @@ class Plan:
         reason = self.reason(suffix)
         return f"{suffix or 'without suffix'} ({reason})" if reason else suffix or "without suffix"
 
-    def _named(self, places: Sequence[Place]) -> Iterator[Task]:
+    def _named(self, group: Group) -> Iterator[Task]:
         """Give results names that differ, with the suffixes of their inputs where they would not otherwise.
 
         Also `A.png` and `a.jpg` would not on many systems.
         """
-        names = {place.name for _, place in places}
+        names = {os.path.basename(source) for source in group.sources}
         kept: set[str] = set()
         while True:
             taken = Counter(self._result(name, kept).casefold() for name in names)
@@ -159,11 +167,20 @@ class Plan:
             if not clashing:
                 break
             kept |= clashing
-        for source, place in places:
-            yield Task(source, place.with_name(self._result(place.name, kept)), place.parent)
+        for source in group.sources:
+            output = group.folder / self._result(os.path.basename(source), kept)
+            yield Task(Path(source), output, group.folder, inferred=self.folder is None)
 
     def _result(self, name: str, kept: set[str]) -> str:
-        return (name if name in kept else Path(name).stem) + self.suffix
+        return (name if name in kept else os.path.splitext(name)[0]) + self.suffix
+
+
+def describe(left_out: Counter[str]) -> str:
+    """Counts by reason, the most frequent first."""
+    ordered = sorted((-count, reason) for reason, count in left_out.items())
+    named = [f"{-count} {reason}" for count, reason in ordered[:REASONS_NAMED]]
+    others = -sum(count for count, _ in ordered[REASONS_NAMED:])
+    return ", ".join([*named, f"{others} others"] if others else named)
 
 
 def is_pattern(path: Path) -> bool:
@@ -171,7 +188,7 @@ def is_pattern(path: Path) -> bool:
     return glob.has_magic(str(path)) and not path.exists()
 
 
-def _matches(pattern: Path) -> Iterator[Place]:
+def _matches(pattern: Path) -> Iterator[tuple[Path, Path]]:
     """Files that a pattern stands for, each with its place below the pattern's fixed part; no hidden ones.
 
     Links to folders are followed where a part of the pattern names them, not by `**`, and not back up the tree.
@@ -236,7 +253,9 @@ def resolve(
     source = paths[0]
     if folder is not None:
         return Task(source, folder / Path(source.name).with_suffix(plan.suffix), folder)
-    return Task(source, target or (STREAM if source == STREAM else source.with_suffix(plan.suffix)))
+    if target is not None or source == STREAM:
+        return Task(source, target or STREAM)
+    return Task(source, source.with_suffix(plan.suffix), inferred=True)
 
 
 def _folder(paths: Iterable[Path], output: str | None) -> Path | None:

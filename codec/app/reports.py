@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
@@ -17,7 +16,7 @@ import click
 
 from codec.app.arguments import How
 from codec.app.files import STREAM
-from codec.app.places import Plan, Task
+from codec.app.places import Plan, Task, describe
 from codec.app.work import Work, carry_out
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from codec.grid import Progress
 
 Given = TypeVar("Given")
-SUFFIXES_NAMED = 8  # of the files that were left out
 
 
 def report(fields: dict[str, object], text: str, as_json: bool, to_stderr: bool) -> None:
@@ -43,7 +41,7 @@ def run_one(task: Task, work: Work[Given], how: How) -> None:
         if not how.quiet:
             report({"output": str(path), "skipped": True}, f"{path}: exists, skipped", how.as_json, False)
         return
-    with tile_bar(how) as progress:
+    with tile_bar(how.with_bar) as progress:
         made = carry_out(task, work, force=how.force, keep_time=how.keep_time, progress=progress)
     for note in [] if how.quiet else made.notes:
         click.echo(f"Warning: {note}", err=True)
@@ -58,8 +56,8 @@ def run_one(task: Task, work: Work[Given], how: How) -> None:
 
 
 @contextmanager
-def tile_bar(how: How) -> Iterator[Progress | None]:
-    """Yield what draws a bar, once it is told that a picture has several tiles."""
+def tile_bar(drawn: bool) -> Iterator[Progress | None]:
+    """Yield what draws a bar, once it is told that a picture has several tiles; None if none is wanted."""
     with ExitStack() as stack:
         bars: list[ProgressBar[int]] = []
 
@@ -69,7 +67,7 @@ def tile_bar(how: How) -> Iterator[Progress | None]:
             for bar in bars:
                 bar.update(done - bar.pos)
 
-        yield advance if how.with_bar else None
+        yield advance if drawn else None
 
 
 def run_many(plan: Plan, work: Work[Given], how: How) -> None:
@@ -111,10 +109,3 @@ def run_many(plan: Plan, work: Work[Given], how: How) -> None:
 def say(line: str, how: How) -> None:
     """A line on stderr, in place of the progress bar, which is drawn anew below."""
     click.echo(f"\r\x1b[2K{line}" if how.with_bar else line, err=True)
-
-
-def describe(left_out: Counter[str]) -> str:
-    """Counts by reason, the most frequent first."""
-    named = [f"{count} {reason}" for reason, count in left_out.most_common(SUFFIXES_NAMED)]
-    others = left_out.total() - sum(count for _, count in left_out.most_common(SUFFIXES_NAMED))
-    return ", ".join([*named, f"{others} others"] if others else named)

@@ -213,7 +213,8 @@ def exchanged(sender: Codec, receiver: Codec, send: Setting, receive: Setting) -
 def latents(codec: Codec, data: bytes) -> list[npt.NDArray[np.integer]]:
     header = unpack(data)
     decoder = Decoder.of(codec.model, header, data)
-    return [decoder.latents(number) for number in range(header.tile_count)]
+    found = (decoder.latents(number) for number in range(header.tile_count))
+    return [y_hat for y_hat in found if y_hat is not None]
 
 
 def check_files(codec: Codec) -> Iterator[Check]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import sys
 import time
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from codec.app.files import STREAM, check_input, check_output, read_input, refuse_existing, write_output
-from codec.app.places import Task
+from codec.app.places import Task, UsageError
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, Region, unpack
 
 if TYPE_CHECKING:
@@ -70,9 +71,10 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
     """Read, work and write; what can be known to fail does so before the work.
 
     Raises:
-        CodecError, OSError, ValueError: as of `Work` and `write_output`.
+        CodecError, OSError, UsageError: as of `Work` and `write_output`.
     """
     refuse_existing(task.output, force)
+    _refuse_picture(task)
     given = work.read(task.source)
     mtime_ns = task.source.stat().st_mtime_ns if keep_time and task.source != STREAM else None
     if task.folder:
@@ -83,6 +85,19 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
     return made
 
 
+def _refuse_picture(task: Task) -> None:
+    """Save the original beside a file that was made of it: `--force` is not enough to overwrite it by a poorer one."""
+    if task.inferred and task.output.suffix != ".yoto" and task.output.exists():
+        from codec.picture.formats import looks_like_picture
+
+        if looks_like_picture(task.output):
+            raise FileExistsError(
+                errno.EEXIST,
+                "is a picture, maybe the original; to overwrite it, name it or its folder with -o",
+                str(task.output),
+            )
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Pictures to .yoto files.
@@ -91,6 +106,7 @@ class Encoding:
         load: loads the model.
         quality: 0 to 1.
         target: instead of the quality, one of the targets of `encode_to_target`, by its name there.
+        lossless: instead of both, keep every pixel as it is.
         effort: 0 to 8.
         keep_metadata: keep ICC profile, Exif and XMP.
         levels: for images of more than 8 bits a channel, see `open_image`.
@@ -101,6 +117,7 @@ class Encoding:
     load: Callable[[], Codec]
     quality: float
     target: Mapping[str, float] | None = None
+    lossless: bool = False
     effort: int = 1
     keep_metadata: bool = True
     levels: tuple[float, float] | None = None
@@ -130,7 +147,12 @@ class Encoding:
             notes += note
         else:
             data = self.codec.encode(
-                image, quality, effort=self.effort, keep_metadata=self.keep_metadata, progress=progress
+                image,
+                quality,
+                effort=self.effort,
+                keep_metadata=self.keep_metadata,
+                lossless=self.lossless,
+                progress=progress,
             )
         seconds = time.perf_counter() - start
         psnr = self._psnr_db(image, data) if self.metrics else None
@@ -165,10 +187,12 @@ def _encoded(
         "bpp": round(header.bpp, 5),
         "width": header.width,
         "height": header.height,
-        "quality": quality,
+        "kind": header.kind,
+        "quality": None if header.lossless else quality,
         "seconds": round(seconds, 3),
     }
-    text = f"{len(data)} bytes, {header.bpp:.4f} bpp, quality {quality:.4g}, {seconds:.2f} s"
+    kept = "lossless" if header.lossless else f"quality {quality:.4g}"
+    text = f"{len(data)} bytes, {header.bpp:.4f} bpp, {kept}, {seconds:.2f} s"
     if psnr is not None:
         fields["psnr_db"] = round(psnr, 3) if math.isfinite(psnr) else None
         text += f", PSNR {psnr:.2f} dB"
@@ -203,14 +227,17 @@ class Decoding:
         return self.load()
 
     def read(self, source: Path) -> bytes:
-        """ValueError if the region does not lie within the picture."""
+        """UsageError if the region does not lie within the picture."""
         data = read_input(source)
         header = unpack(data, self.max_pixels, whole=not self.partial)
         from codec.picture import formats
 
         formats.format_to_write(self.suffix)
         if self.region:
-            header.check_region(self.region)
+            try:
+                header.check_region(self.region)
+            except ValueError as error:
+                raise UsageError(f"Invalid value for --region: {error}") from error
         return data
 
     def least_bytes(self, given: bytes) -> int:
@@ -220,6 +247,7 @@ class Decoding:
         return header.width * header.height * len(header.mode) // LEAST_SHARE[self.suffix]
 
     def code(self, given: bytes, progress: Progress | None = None) -> Made:
+        from codec.picture.formats import losses
         from codec.picture.image import save_image
 
         start = time.perf_counter()
@@ -243,7 +271,7 @@ class Decoding:
         text = f"{image.width}×{image.height} px, {image.mode}, {seconds:.2f} s"
         header = unpack(given, sys.maxsize, whole=False)
         details = f"tiles: {len(header.tiles)}, weights: {header.model_id.hex()}"
-        return Made(save_image(image, self.suffix), fields, text, details, damage=damage)
+        return Made(save_image(image, self.suffix), fields, text, details, losses(image, self.suffix), damage)
 
 
 def _place(region: Region | None) -> str:

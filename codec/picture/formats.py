@@ -65,6 +65,18 @@ def format_to_write(suffix: str) -> str:
     return str(form)
 
 
+def losses(image: Image.Image, suffix: str) -> list[str]:
+    """What the format of a suffix cannot hold of a picture (L, LA, RGB or RGBA), a line each; only GIF has limits."""
+    if Image.registered_extensions().get(suffix.lower()) != "GIF":
+        return []
+    found = []
+    if image.mode.startswith("RGB") and image.convert("RGB").getcolors(256) is None:
+        found.append("GIF holds 256 colours, and the picture has more; .png keeps them")
+    if "A" in image.getbands() and any(image.getchannel("A").histogram()[1:255]):
+        found.append("GIF holds no half transparent pixels, and the picture has some; .png keeps them")
+    return found
+
+
 def looks_like_picture(path: Path) -> bool:
     """Whether a path has a picture's suffix, or is a file in which Pillow sees a picture."""
     if path.suffix.lower() in readable_suffixes() | _PLUGINS.keys():
