@@ -16,7 +16,8 @@ export class YotoDecoder {
     this.#worker.onmessage = ({ data }) => this.#jobs.get(data.id)?.(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const error = { name: "LoadError", message: `the decoder does not work here: ${event.message || "it cannot be loaded"}` };
+      const reason = event.message || "it cannot be loaded";
+      const error = { name: "LoadError", message: `the decoder does not work here: ${reason}` };
       for (const [id, tell] of this.#jobs) tell({ id, error });
     };
     this.#worker.postMessage({ configure: { models, gpu } });
