@@ -82,7 +82,7 @@ export class Prior {
   /** A table's row at the quality. */
   #at(name) {
     const table = this.tensors[name];
-    const [columns, spacing] = [table.length / this.config.knots, QUALITY_MAX / (this.config.knots - 1)];
+    const [columns, spacing] = [table.length / this.config.knots, Math.floor(QUALITY_MAX / (this.config.knots - 1))];
     const knot = Math.min(Math.floor(this.quality / spacing), this.config.knots - 2);
     const part = this.quality - knot * spacing;
     return Float64Array.from({ length: columns }, (_, i) => {
