@@ -36,6 +36,7 @@ export class YotoDecoder {
   decode(data, { signal = null, ...options } = {}, onHeader = () => {}, onPart = () => {}) {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
       let header = null;
       const end = (settle, value) => {
         this.#jobs.delete(id);
