@@ -37,7 +37,7 @@ from codec.demo.peers import PeerFile, encode_at_size, encode_peer, writable_pee
 from codec.demo.server import Worker, create_app, is_own_host
 from codec.demo.studio import Shelf, Studio
 from codec.format.bitstream import read_metadata, unpack
-from codec.picture.image import psnr_db
+from codec.metrics import psnr_db
 
 MAX_PIXELS = 20_000
 HOST = "127.0.0.1:8000"

@@ -15,7 +15,8 @@ from codec.api import Codec
 from codec.demo.peers import decode_peer, encode_at_size
 from codec.errors import TooLargeError
 from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, unpack
-from codec.picture.image import Planes, open_image, psnr_db, to_pil, to_planes
+from codec.metrics import psnr_db
+from codec.picture.image import Planes, open_image, to_pil, to_planes
 
 PICTURES_BYTES, FILES_BYTES = 256 << 20, 256 << 20
 
