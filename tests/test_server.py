@@ -144,7 +144,7 @@ def test_peer_is_the_nearest_in_size_and_ours_is_made_equal(client, form, mode):
     colour = np.atleast_3d(np.asarray(original))
     others = [encode_peer(colour, form, round(theirs["quality"]) + step) for step in (-1, 1)]
     distance = abs(np.log(len(data) / ours["bytes"]))
-    assert all(distance <= abs(np.log(len(other) / ours["bytes"])) + peers.SIZE_TOLERANCE for other in others)
+    assert all(distance <= abs(np.log(len(other) / ours["bytes"])) + 0.03 for other in others)
     assert equal["bytes"] == pytest.approx(theirs["bytes"], rel=0.01)
     assert len(get(client, key, "file", quality=0.6, against=form).content) == equal["bytes"]
     shown = pixels(get(client, key, "decoded.png", quality=0.6, form=form).content)

@@ -22,6 +22,7 @@ from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, Metadata, unpack
 from codec.picture.image import Planes, Uint8Array, open_image, psnr_db, to_pil, to_planes
 from codec.target import search
 
+SAMPLE = "sample"
 PICTURES_BYTES, FILES_BYTES = 256 << 20, 256 << 20
 
 PeerName = Literal["jpeg", "webp", "avif", "jxl", "heic"]
@@ -136,7 +137,7 @@ class Studio:
     def add_sample(self) -> dict[str, object]:
         """Take in a picture that needs no file."""
         pixels = skimage.data.astronaut()  # type: ignore[no-untyped-call]
-        return self._keep("sample", Picture(Planes(pixels), pixels.nbytes, None))
+        return self._keep(SAMPLE, Picture(Planes(pixels), pixels.nbytes, None))
 
     def _keep(self, key: str, picture: Picture) -> dict[str, object]:
         colour, alpha = picture.planes.colour, picture.planes.alpha
@@ -149,6 +150,7 @@ class Studio:
             "height": colour.shape[0],
             "bytes": picture.size_bytes,
             "alpha": alpha is not None,
+            "sample": key == SAMPLE,
             "yoto": None,
         }
         if picture.header:
