@@ -24,13 +24,13 @@ from benchmarks.codecs import OURS, ImageCodec, Yoto, limited_to
 from benchmarks.comparison import compare, save_comparison
 from benchmarks.dataset import DatasetError, download_kodak, find_images, find_kodak, kodak_folder, load_rgb, sha256
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
+from benchmarks.metrics import ms_ssim, psnr_db, ssim
 from benchmarks.peers import PEER_NAMES, choose_peers
 from benchmarks.report import bd_table, curve_table
 from benchmarks.results import OURS_FILE, PEERS_FILE, Record, Results, ResultsError
 from codec.api import Codec
 from codec.encoder import DEFAULT_EFFORT, MAX_EFFORT
 from codec.errors import CodecError
-from codec.metrics import ms_ssim, psnr_db, ssim
 from codec.picture.image import Uint8Array
 
 CODEC_NAMES = (OURS, *PEER_NAMES)

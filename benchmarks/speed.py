@@ -29,11 +29,11 @@ from benchmarks.compressai_models import CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
 from benchmarks.files import write_json
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
+from benchmarks.metrics import psnr_db
 from benchmarks.peers import choose_peers, match_bytes
 from codec import api
 from codec.errors import CodecError
 from codec.format.entropy import SymbolDecoder
-from codec.metrics import psnr_db
 from codec.network.integer import IntegerPrior
 from codec.picture.image import Uint8Array
 

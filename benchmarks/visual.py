@@ -11,9 +11,9 @@ from PIL import Image
 
 from benchmarks.codecs import ImageCodec
 from benchmarks.dataset import load_rgb
+from benchmarks.metrics import psnr_db
 from benchmarks.peers import Peer, match_bytes
 from benchmarks.summary import title
-from codec.metrics import psnr_db
 from codec.picture.image import Uint8Array
 
 PEERS = ("jpeg", "webp", "avif-slow", "jpegxl-slow")

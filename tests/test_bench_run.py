@@ -17,9 +17,9 @@ from pytorch_msssim import ms_ssim as reference_ms_ssim
 
 import cli
 from benchmarks import codecs, dataset, peers, run
+from benchmarks.metrics import ms_ssim, psnr_db, ssim
 from benchmarks.results import Record, Results, ResultsError
 from codec.api import Codec
-from codec.metrics import ms_ssim, psnr_db, ssim
 
 
 def test_kodak_error_names_missing_and_altered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

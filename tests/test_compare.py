@@ -7,7 +7,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
-from codec import metrics
+from benchmarks import metrics
 from codec.app.compare import MS_SSIM_MIN_PX, compare_files, ms_ssim, ssim
 from codec.errors import ImageError
 

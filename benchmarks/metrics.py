@@ -87,7 +87,7 @@ def ms_ssim_db(value: float) -> float:
 def ssim(a: Uint8Array, b: Uint8Array) -> float:
     """SSIM on RGB, mean over the channels, with the Gaussian window of Wang et al. 2004."""
     return float(
-        structural_similarity(  # type: ignore[no-untyped-call]
+        structural_similarity(
             a, b, data_range=255, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
     )
