@@ -48,6 +48,7 @@ from codec.demo.peers import writable_peers
 from codec.demo.similarity import similarity
 from codec.demo.studio import Coded, ForgottenError, Setting, Studio
 from codec.errors import CodecError, TooLargeError
+from codec.peers import PEERS
 
 PAGE = Path(__file__).parent / "static"
 BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
@@ -253,7 +254,7 @@ def create_app(
         file = await coded(request, key, setting)
         return {
             "quality": file.quality,
-            "effort": file.effort,
+            "encoder": file.encoder,
             "bytes": len(file.data),
             "bpp": file.bpp,
             "colour_bytes": file.colour_bytes,
@@ -273,7 +274,7 @@ def create_app(
     @app.get("/pictures/{key}/file")
     async def file(request: Request, key: str, setting: Wanted) -> Response:
         data = (await coded(request, key, setting)).data
-        media_type = "image/x-yoto" if setting.form == "yoto" else f"image/{setting.form}"
+        media_type = "image/x-yoto" if setting.form == "yoto" else f"image/{PEERS[setting.form].suffix}"
         return Response(data, media_type=media_type, headers={"Content-Disposition": "attachment"})
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))

@@ -7,7 +7,6 @@ import io
 import math
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
@@ -16,17 +15,18 @@ import skimage.data
 from pydantic import BaseModel, Field
 
 from codec.api import Codec, integer_quality
-from codec.demo.peers import SIZE_RISE, SIZE_TOLERANCE, decode_peer, encode_at_size
+from codec.demo.peers import Check, PeerName, nearest_file, peer_for
 from codec.errors import ImageError, TooLargeError
 from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, Metadata, unpack
-from codec.picture.image import Planes, Uint8Array, open_image, psnr_db, to_pil, to_planes
+from codec.metrics import psnr_db
+from codec.picture.image import Planes, Uint8Array, open_image, to_pil, to_planes
 from codec.target import search
 
 SAMPLE = "sample"
 PICTURES_BYTES, FILES_BYTES = 256 << 20, 256 << 20
 
-PeerName = Literal["jpeg", "webp", "avif", "jxl", "heic"]
-Check = Callable[[], None]  # raises if the work is no longer wanted
+SIZE_TOLERANCE = 0.002  # of ln(bytes): nearer need not be looked for
+SIZE_RISE = 3.0  # of ln(bytes) over the whole range of quality, a first guess
 T = TypeVar("T")
 
 
@@ -66,7 +66,7 @@ class Coded:
     Attributes:
         data: the file.
         quality: what its format calls so.
-        effort: of its encoder, in words.
+        encoder: its name, with its effort.
         bpp: bits of the file per pixel.
         colour_bytes: size without alpha and metadata, which only a .yoto file has here.
         psnr_db: infinite if nothing was lost.
@@ -75,7 +75,7 @@ class Coded:
 
     data: bytes
     quality: float
-    effort: str
+    encoder: str
     bpp: float
     colour_bytes: int
     psnr_db: float
@@ -182,12 +182,13 @@ class Studio:
         planes = self.picture(key).planes
         if setting.region:
             planes = cut(planes, setting.region)
-        effort = f"effort {setting.effort}"
+        encoder = f"yoto (effort {setting.effort})"
         if setting.form != "yoto":
             ours = self.coded(key, setting.model_copy(update={"form": "yoto", "against": None}), check)
-            peer = encode_at_size(planes.colour, setting.form, ours.colour_bytes, check)
-            colour = decode_peer(peer.data, planes.colour.shape[2])
-            return summary(planes, peer.data, peer.quality, peer.effort, len(peer.data), colour)
+            peer = peer_for(setting.form, planes.colour)
+            data, quality = nearest_file(peer, planes.colour, ours.colour_bytes, check)
+            colour = peer.decode(data, planes.colour.shape[2])
+            return summary(planes, data, quality, peer.title, len(data), colour)
         if setting.against:
             peer_setting = setting.model_copy(update={"form": setting.against, "against": None})
             size_bytes = len(self.coded(key, peer_setting, check).data)
@@ -196,7 +197,7 @@ class Studio:
             quality = setting.quality
             data = self._encode(planes, integer_quality(quality), setting.effort, check)
         decoded = self.codec.decode(data, max_pixels=sys.maxsize, progress=lambda *_: check())
-        return summary(planes, data, quality, effort, colour_bytes(data), to_planes(decoded).colour)
+        return summary(planes, data, quality, encoder, colour_bytes(data), to_planes(decoded).colour)
 
     def _encode(self, planes: Planes, rate_point: int, effort: int, check: Check) -> bytes:
         check()
@@ -213,12 +214,12 @@ class Studio:
         return encode(found), found / QUALITY_MAX
 
 
-def summary(planes: Planes, data: bytes, quality: float, effort: str, size_bytes: int, colour: Uint8Array) -> Coded:
+def summary(planes: Planes, data: bytes, quality: float, encoder: str, size_bytes: int, colour: Uint8Array) -> Coded:
     """What came of coding a picture."""
     height, width = colour.shape[:2]
     shown = png(Planes(colour, planes.alpha, planes.metadata))
     bpp = 8.0 * len(data) / (width * height)
-    return Coded(data, quality, effort, bpp, size_bytes, psnr_db(planes.colour, colour), shown)
+    return Coded(data, quality, encoder, bpp, size_bytes, psnr_db(planes.colour, colour), shown)
 
 
 def cut(planes: Planes, region: str) -> Planes:

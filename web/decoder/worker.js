@@ -8,14 +8,13 @@ const stopped = new Set();
 
 async function decode(id, data, options) {
   const decoder = await Decoder.open(data, models, options);
-  const { width, height, quality, colour, alpha, model, tile } = decoder.header;
-  postMessage({ id, header: { width, height, quality, colour, alpha, model, tile } });
+  postMessage({ id, header: decoder.header });
   for await (const part of decoder.parts(options)) {
     if (stopped.has(id)) return;
     postMessage({ id, part }, [part.pixels.buffer]);
     await new Promise((resolve) => setTimeout(resolve)); // lets a stop come in
   }
-  postMessage({ id, done: true, backend: (await decoder.synthesis).provider });
+  postMessage({ id, done: true, backend: (await decoder.synthesis)?.provider ?? "none" });
 }
 
 let last = Promise.resolve();

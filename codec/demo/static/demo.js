@@ -7,7 +7,7 @@ const QUALITY_STEP = 0.02; // per press of a key
 const PREVIEW_FROM_PX = 1_000_000; // larger pictures show the visible part first
 const PREVIEW_SIDE_PX = 448; // of that part, at most: about a quarter of a second
 const EQUAL = 0.02; // sizes that differ by more are no fair comparison
-const PEER_NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF", jxl: "JPEG XL", heic: "HEIC" };
+const PEER_NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF", jpegxl: "JPEG XL", heic: "HEIC" };
 
 const $ = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`[name=${name}]:checked`).value;
@@ -262,8 +262,8 @@ function showDuel(name, ours, theirs) {
   $("verdict").classList.toggle("ahead", fair && gain > 0);
   const whole = state.picture.alpha ? " Alpha is not counted." : "";
   $("terms").textContent =
-    `${name}: quality ${theirs.quality}, ${theirs.effort}; its size nearest to the file above. ` +
-    `yoto: encoded to that size, quality ${ours.quality.toFixed(3)}, ${ours.effort}.${whole}`;
+    `${theirs.encoder}, quality ${theirs.quality}: its size nearest to the file above. ` +
+    `${ours.encoder}, quality ${ours.quality.toFixed(3)}: made as large.${whole}`;
 }
 
 /** Fill in, one after the other, what takes longer: of the file, and of the two that are compared. Nothing waits for it. */
