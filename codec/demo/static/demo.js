@@ -127,8 +127,10 @@ function showPicture() {
   for (const part of document.querySelectorAll("#coding, #comparing, .coded, .name, #download")) part.hidden = viewed;
   $("quality").disabled = viewed;
   $("third").textContent = viewed ? "Quality" : "PSNR";
-  view.show("left", null);
-  view.show("right", original);
+  $("left-name").textContent = "Original";
+  $("right-name").textContent = "yoto";
+  view.show("left", viewed ? null : original);
+  view.show("right", viewed ? original : original.cloneNode());
   view.showPicture(picture.width, picture.height, picture.alpha);
 }
 
@@ -200,9 +202,10 @@ async function preview(signal) {
   const figures = await ask(address("encode", { region }), { signal });
   const image = await loadImage(address("decoded.png", { region }), "A part, decoded", signal);
   view.showPart(part, image);
+  $("right-name").textContent = "yoto · a part";
   const [value, unit] = size((figures.bpp * state.picture.width * state.picture.height) / 8);
-  setFigure("bytes", `≈ ${value}`, unit);
-  setFigure("bpp", `≈ ${figures.bpp.toFixed(2)}`, "bpp");
+  setFigure("bytes", `≈${value}`, unit);
+  setFigure("bpp", `≈${figures.bpp.toFixed(2)}`, "bpp");
   setFigure("psnr", ...decibels(figures.psnr_db).split(" "));
   $("ratio").textContent = "The outlined part; the whole follows.";
 }
