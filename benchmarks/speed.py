@@ -29,7 +29,7 @@ from benchmarks.compressai_models import CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
 from benchmarks.files import write_json
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
-from codec import api
+from codec import api, encoder
 from codec.errors import CodecError
 from codec.format.entropy import SymbolDecoder
 from codec.metrics import psnr_db
@@ -74,7 +74,7 @@ def timed_entropy_path() -> Iterator[SectionTimer]:
     with ExitStack() as stack:
         for owner, name, section in (
             (IntegerPrior, "run", PRIOR),
-            (api, "encode_symbols", CODER),
+            (encoder, "encode_symbols", CODER),
             (SymbolDecoder, "__init__", CODER),
             (SymbolDecoder, "read", CODER),
             (SymbolDecoder, "finish", CODER),
