@@ -93,9 +93,9 @@ class Page:
         """The picture of one side, as the browser decoded it."""
         address = self.driver.execute_script(
             """
-            const image = document.querySelector(`#${arguments[0]} img`);
+            const image = document.querySelector(`#${arguments[0]} :is(img, canvas)`);
             const canvas = document.createElement("canvas");
-            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            [canvas.width, canvas.height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
             canvas.getContext("2d").drawImage(image, 0, 0);
             return canvas.toDataURL("image/png");
             """,
