@@ -154,7 +154,17 @@ def test_constriction_is_imported_in_one_file():
 
 
 def test_pillow_is_imported_where_pictures_come_and_go():
-    assert importers("PIL", "codec", ".") <= {"image", "formats", "plain", "api", "batch", "pillow", "target", "work"}
+    assert importers("PIL", "codec", ".") <= {
+        "image",
+        "formats",
+        "plain",
+        "api",
+        "batch",
+        "pillow",
+        "target",
+        "work",
+        "metadata",
+    }
 
 
 @pytest.mark.parametrize("name", ["errors", "format/bitstream", "__init__"])
