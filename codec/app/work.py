@@ -174,7 +174,8 @@ class Encoding:
         return found.data, found.quality, found.encodes, [] if found.met else [missed]
 
     def _psnr_db(self, planes: Planes, data: bytes) -> float:
-        from codec.picture.image import psnr_db, to_planes
+        from codec.metrics import psnr_db
+        from codec.picture.image import to_planes
 
         decoded = self.codec.decode(data, max_pixels=sys.maxsize)
         return psnr_db(planes.colour, to_planes(decoded).colour)
