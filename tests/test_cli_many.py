@@ -435,9 +435,10 @@ def test_compare_fails_in_one_line(folder, weights_path):
     assert_fails(run("compare", "in/notes.txt", "in/a.png"), "not an image")
 
 
-def test_completion_is_clicks_own():
+@pytest.mark.parametrize(("words", "found"), [("enc", "plain,encode"), ("encode pho", "file,pho")])
+def test_completion_is_clicks_own(words, found):
     program = "import sys; sys.argv[0] = 'yoto-codec'; from cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "_YOTO_CODEC_COMPLETE": "bash_complete"}
-    environment |= {"COMP_WORDS": "yoto-codec enc", "COMP_CWORD": "1"}
+    environment |= {"COMP_WORDS": f"yoto-codec {words}", "COMP_CWORD": f"{len(words.split())}"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "plain,encode\n"
+    assert done.stdout == f"{found}\n"

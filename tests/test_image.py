@@ -14,13 +14,13 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from codec.errors import ImageError, TooLargeError
 from codec.format.bitstream import Metadata
+from codec.metrics import psnr_db
 from codec.picture.formats import readable_suffixes
 from codec.picture.image import (
     SIXTEEN_BITS,
     Planes,
     frames,
     open_image,
-    psnr_db,
     save_image,
     scale_levels,
     to_pil,
