@@ -25,7 +25,7 @@ import uvicorn
 from conftest import picture, reseal
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
-from PIL import Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms
 from starlette.types import ASGIApp
 from test_cli import assert_fails, run
 
@@ -261,6 +261,12 @@ def test_refuses_bad_files(client, codec):
     other = bytearray(data)
     other[16] ^= 1
     assert_refused(client.post("/pictures", content=reseal(bytes(other))), 400, "needs the weights")
+
+
+def test_opens_formats_of_a_list_alone(client, monkeypatch):
+    """Never EPS, for which Pillow starts Ghostscript."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    assert_refused(client.post("/pictures", content=file_of(picture(20, 20), "EPS")), 400, "not an image")
 
 
 def test_refuses_16_bit_pictures(client):

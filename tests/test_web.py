@@ -22,7 +22,7 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from test_browser import Page
+from test_browser import Page as DemoPage
 from test_server import serving
 
 from codec.demo.server import create_app
@@ -60,14 +60,16 @@ const text = (data) => {
 })().then(done, (error) => done(String(error)));
 """
 
-READ = """
-const [href, done] = arguments;
-const request = new XMLHttpRequest();
-request.responseType = "arraybuffer";
-request.onload = () => done(Array.from(new Uint8Array(request.response)));
-request.onerror = () => done("refused");
-request.open("GET", href);
-request.send();
+IS_WARM = "import('/decoding.js').then((decoding) => arguments[0](decoding.possible()))"
+KEEP_DOWNLOADS = """
+const create = URL.createObjectURL;
+URL.createObjectURL = (blob) => create((window.kept = blob));
+"""
+KEPT = "window.kept.arrayBuffer().then((data) => arguments[0](Array.from(new Uint8Array(data))))"
+SET_QUALITY = """
+const slider = document.getElementById("quality");
+slider.value = arguments[0];
+slider.dispatchEvent(new Event("input"));
 """
 
 
@@ -344,28 +346,23 @@ def test_demo_page_decodes_what_its_server_sends(driver, address, codec, weights
     original = tmp_path / "waves.png"
     Image.fromarray(picture(80, 112)).save(original)
     with serving(create_app(codec, 300_000, decoder=tmp_path)) as ((host, port), _):
-        demo = Page(driver)
+        demo = DemoPage(driver)
         try:
             driver.get(f"http://{host}:{port}")
             demo.ready()
             demo.open(original)
             demo.until(lambda: "waves.png" in demo.text("source"))
             demo.ready()
-            demo.until(
-                lambda: driver.execute_async_script("import('/decoding.js').then((m) => arguments[0](m.possible()))")
-            )
-            for quality in ("0.7", "0.8"):
-                driver.execute_script(
-                    "const slider = document.getElementById('quality');"
-                    "slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))",
-                    quality,
-                )
+            demo.until(lambda: driver.execute_async_script(IS_WARM))
+            driver.execute_script(KEEP_DOWNLOADS)
+            for quality in (0.7, 0.8):
+                driver.execute_script(SET_QUALITY, quality)
                 demo.ready()
-                data = codec.encode(picture(80, 112), float(quality))
+                data = codec.encode(picture(80, 112), quality)
                 assert driver.find_elements(By.CSS_SELECTOR, "#right canvas")
                 assert difference(demo.shown("right"), np.asarray(codec.decode(data))) <= 1
                 assert "Decoded in this browser in" in demo.text("ratio")
                 assert demo.part("download").get_attribute("href").startswith("blob:")
-                assert driver.execute_async_script(READ, demo.part("download").get_attribute("href")) == list(data)
+                assert bytes(driver.execute_async_script(KEPT)) == data
         finally:
             driver.get(address)
