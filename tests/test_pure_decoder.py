@@ -51,7 +51,9 @@ def test_reads_files_between_knots_and_of_other_sizes(codec, weights_path, quali
 
 
 def test_reads_symbols_beside_plain_sections(codec, weights_path):
-    data = codec.encode(page(96, 160), 0.4, tile_px=64)
+    image = page(96, 160).copy()
+    image[:, 128:] = 255 * (np.arange(32)[:, None] % 2)  # a column of tiles that is plain for certain
+    data = codec.encode(image, 0.9, tile_px=64)
     header = unpack(data)
     assert header.kind == "mixed"
     found = pure_decoder.decode(weights_path, data)
