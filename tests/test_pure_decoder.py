@@ -25,9 +25,9 @@ GOLDEN = [
 
 def weights_of(data: bytes) -> Path:
     """The shipped weights that a file names."""
-    wanted = unpack(data).model_id
+    wanted = unpack(data).model_id.hex()
     paths = (ROOT / "codec" / "data").rglob("*.safetensors")
-    return next(path for path in paths if hashlib.sha256(path.read_bytes()).digest().startswith(wanted))
+    return next(path for path in paths if wanted in (path.stem, hashlib.sha256(path.read_bytes()).hexdigest()[:12]))
 
 
 def test_uses_nothing_of_the_codec():
@@ -51,9 +51,7 @@ def test_reads_files_between_knots_and_of_other_sizes(codec, weights_path, quali
 
 
 def test_reads_symbols_beside_plain_sections(codec, weights_path):
-    image = page(96, 160).copy()
-    image[:, 128:] = 255 * (np.arange(32)[:, None] % 2)  # a column of tiles that is plain for certain
-    data = codec.encode(image, 0.9, tile_px=64)
+    data = codec.encode(page(64, 480), 0.4, tile_px=64)  # beyond the margin of what is learned, nothing is
     header = unpack(data)
     assert header.kind == "mixed"
     found = pure_decoder.decode(weights_path, data)
