@@ -33,7 +33,7 @@ from codec.app.files import write_output
 from codec.format.bitstream import MAGIC, unpack
 from codec.picture.image import Uint8Array
 
-QUALITIES = (0.0, 0.15, 0.3, 0.5, 0.7, 0.9, 1.0)
+QUALITIES = (0.1, 0.3, 0.5, 0.8)
 LOSSY = ("webp", "avif", "jpegxl")
 LOSSLESS: dict[str, tuple[str, dict[str, Any]]] = {
     "webp-lossless": ("WEBP", {"lossless": True, "method": 6, "quality": 90}),

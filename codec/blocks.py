@@ -17,19 +17,22 @@ from codec.picture.image import Uint8Array
 from codec.picture.plain import FAST, BoolArray, compress, on_pixels
 
 FloatArray = npt.NDArray[np.float32]
-# Bits of a pixel that repeats one near by; of another, and for each doubling of its step.
-RUN_BITS, LITERAL_BITS, LEVEL_BITS = 0.03, 3.0, 4.5
+# Bits of a pixel that repeats one near by; of another, and for each doubling of its step in each channel.
+RUN_BITS, LITERAL_BITS, LEVEL_BITS = 0.03, 3.0, 1.5
+WEIGHT = 6  # of all channels together, 2, 3 and 1
 # Squared levels; the error of a channel for which learned bits are guessed, as at quality 0.6. It serves at every
 # quality, since what is drawn stands apart from photographs.
 GUESSED_ERROR = 100.0
 HARSH = 500.0  # mean square of texture as fine as pixels, which photographs do not reach and the network does not hold
-HARSH_BITS = 0.022  # per pixel, for each squared level of that
+HARSH_BITS = 0.022  # per pixel, for each squared level of that; more at higher quality
+FLAT_TILE_BITS = 0.05  # a pixel; so cheap a tile is asked about whatever the network may do
 FLAT_BITS = 0.5  # a pixel; so cheap a block is asked about if others are
 DOUBT = 3.0  # times the learned bits, up to which a block is asked about if others are
 ASKED_SHARE = 0.01  # of blocks in a tile; fewer are not worth the question
 SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # of the guessed bits, of which the guess is right up to a factor
 HOPELESS = 0.1  # of the guessed bits: blocks that cost less are better learned whatever the factor is
 GAIN = 0.98  # what a tile of both kinds must promise to cost, of one kind alone, since promises are a little too good
+TRIFLE_BITS = 512.0  # of a tile; whatever takes so little plainly is kept exactly
 WHOLE_SHARE = 0.5  # of candidates, from which on a whole plain tile is tried
 
 
@@ -44,45 +47,61 @@ class Survey(NamedTuple):
     guess: FloatArray
 
 
-def survey(colour: Uint8Array) -> Survey:
+def survey(colour: Uint8Array, lmbda: float) -> Survey:
     """Tell what is drawn from photographs, by guesses at the bits of either kind.
 
     A plain pixel is cheap if it repeats one near by, whatever the steps between others are. Learned bits grow with the
-    steps alone. The green channel stands for all.
+    steps alone. A weighted mean of the channels stands for all.
 
     Args:
         colour: pixels of the picture that lie in the tile, uint8 (H, W, 3 or 1).
+        lmbda: weight of the squared error, see `training/loss.py`.
     """
-    green = colour[:, :, colour.shape[2] // 2].astype(np.int16)
-    west, north, twist = (np.zeros_like(green) for _ in range(3))
-    np.subtract(green[:, 1:], green[:, :-1], out=west[:, 1:])
-    np.subtract(green[1:], green[:-1], out=north[1:])
+    mixed, channels = weighted(colour)
+    west, north, twist = (np.zeros_like(mixed) for _ in range(3))
+    np.subtract(mixed[:, 1:], mixed[:, :-1], out=west[:, 1:])
+    np.subtract(mixed[1:], mixed[:-1], out=north[1:])
     np.subtract(west[1:], west[:-1], out=twist[1:])
     same = (west == 0) | (north == 0)
-    same[:, 2:] |= green[:, 2:] == green[:, :-2]  # dithers and checkerboards
-    same[1:, 1:] |= green[1:, 1:] == green[:-1, :-1]
-    bits = _literal_bits()[np.minimum(np.abs(west), np.abs(north))]
+    same[:, 2:] |= mixed[:, 2:] == mixed[:, :-2]  # dithers and checkerboards
+    same[1:, 1:] |= mixed[1:, 1:] == mixed[:-1, :-1]
+    bits = _literal_bits(channels)[np.minimum(np.abs(west), np.abs(north))]
     bits[same] = RUN_BITS
     size = block_sums(np.ones(same.shape, bool))
     plain = block_sums(bits) / size
     steps = (block_sums(squared(west)) + block_sums(squared(north))) / (4.0 * size)
     harsh = np.maximum(block_sums(squared(twist)) / (4.0 * size) - HARSH, 0.0)
-    learned = 1.5 * np.log2(1.0 + steps / GUESSED_ERROR) + HARSH_BITS * harsh
+    learned = 1.5 * np.log2(1.0 + steps / GUESSED_ERROR) + max(lmbda, HARSH_BITS) * harsh
     asked = plain < learned
-    if asked.mean() < ASKED_SHARE:
-        asked[:] = False
-    else:
+    if asked.mean() >= ASKED_SHARE or plain.mean() < FLAT_TILE_BITS:
         asked = plain < np.maximum(FLAT_BITS, DOUBT * learned)
+    else:
+        asked[:] = False
     return Survey(asked, plain * size)
 
 
-@lru_cache(maxsize=1)
-def _literal_bits() -> FloatArray:
-    return (LITERAL_BITS + LEVEL_BITS * np.log2(1.0 + np.arange(256))).astype(np.float32)
+def weighted(colour: Uint8Array) -> tuple[npt.NDArray[np.int16], int]:
+    """A weighted sum of the channels, of WEIGHT in all, (H, W), and how many differ."""
+    if colour.shape[2] == 1:
+        return np.int16(WEIGHT) * colour[:, :, 0].astype(np.int16), 1
+    red, green, blue = (colour[:, :, i] for i in range(3))
+    grey = np.array_equal(red, green) and np.array_equal(green, blue)
+    mixed = 3 * green.astype(np.int16)
+    mixed += red
+    mixed += red
+    mixed += blue
+    return mixed, 1 if grey else 3
+
+
+@lru_cache(maxsize=2)
+def _literal_bits(channels: int) -> FloatArray:
+    """Bits of a pixel by its step, in units of 1 / WEIGHT levels."""
+    steps = np.log2(1.0 + np.arange(255 * WEIGHT + 1) / WEIGHT)
+    return (LITERAL_BITS + channels * LEVEL_BITS * steps).astype(np.float32)
 
 
 def squared(steps: npt.NDArray[np.int16]) -> FloatArray:
-    return np.square(steps, dtype=np.float32)
+    return np.square(steps * np.float32(1.0 / WEIGHT))
 
 
 def block_sums(values: FloatArray | BoolArray) -> FloatArray:
@@ -105,11 +124,15 @@ def choose_plain(colour: Uint8Array, found: Survey, learned_bits: FloatArray) ->
         learned_bits: what each block costs if it is learned, its error included, in bits.
     """
     asked = found.asked & (learned_bits > HOPELESS * found.guess)
+    asked |= float(found.guess.sum()) < TRIFLE_BITS
     best, least = np.zeros_like(asked), float(learned_bits.sum())
     if not asked.any():
         return best
-    if asked.mean() >= WHOLE_SHARE and (cost := plain_bits(colour, np.ones_like(asked))) < least:
-        best, least = np.ones_like(asked), cost
+    everything = np.ones_like(asked)
+    if asked.mean() >= WHOLE_SHARE and (cost := plain_bits(colour, everything)) < max(least, TRIFLE_BITS):
+        best, least = everything, cost
+        if cost < TRIFLE_BITS:
+            return best
     guess = guessed_bits(colour)
     guess *= plain_bits(colour, asked) / float(guess[asked].sum())
     floor = float(learned_bits.min())  # learned bits of a block that is filled with next to nothing

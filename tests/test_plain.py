@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from conftest import page, picture, reseal
 from PIL import Image
+from zoo import LEAST_DB, zoo
 
 import codec.pillow
 from cli import main
@@ -19,6 +20,7 @@ from codec.blocks import filled, survey
 from codec.decoder import Decoder
 from codec.errors import CodecError, CorruptError
 from codec.format.bitstream import NO_MODEL, Header, pack, unpack
+from codec.picture.image import psnr_db
 from codec.picture.plain import PlainTile, compress, pack_plain, unpack_plain
 
 
@@ -135,12 +137,12 @@ def test_damage_of_one_kind_leaves_the_other(codec):
 
 
 def test_quick_look_spares_photographs():
-    assert not survey(picture(200, 300)).asked.any()
-    assert survey(page(200, 320)).asked[:, 6:].all()
+    assert not survey(picture(200, 300), 0.01).asked.any()
+    assert survey(page(200, 320), 0.01).asked[:, 6:].all()
     y, x = np.mgrid[:96, :96]
     noise = np.random.default_rng(0).integers(0, 256, (96, 96))
     for harsh in (noise, 255 * (noise > 127), 255 * ((y + x) % 2), 255 * (y % 2), 255 * ((y // 2 + x // 2) % 2)):
-        assert survey(harsh[:, :, None].astype(np.uint8)).asked.all()
+        assert survey(harsh[:, :, None].astype(np.uint8), 0.0008).asked.all()
 
 
 def test_holes_are_filled_smoothly():
@@ -154,6 +156,15 @@ def test_holes_are_filled_smoothly():
     assert np.abs(np.diff(result, axis=1)).max() < 30
     assert np.abs(result - ramp).max() < 40
     assert (filled(spoilt, np.ones_like(hole)) == 128).all()
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_synthetic_pictures_come_back_at_the_highest_quality(name):
+    """`python -m tests.zoo` tries the qualities between."""
+    image, model = zoo()[name], default_codec()
+    low, high = (psnr_db(image, decoded(model, model.encode(image, quality))) for quality in (0.25, 1.0))
+    assert low <= high
+    assert high >= LEAST_DB
 
 
 # Lossless files.
