@@ -2,8 +2,8 @@
 
     python -m tests.zoo
 
-encodes every one at 17 qualities with the shipped weights, prints their PSNR, and exits with 1 if one falls by more than
-a trifle as quality rises, or is below 38 dB at quality 1.
+encodes every one at 17 qualities with the shipped weights, prints their PSNR, and exits with 1 if one falls by more
+than a trifle as quality rises, or is below 38 dB at quality 1.
 """
 
 from __future__ import annotations
