@@ -101,7 +101,7 @@ def main(weights: Path | None, compressai_python: Path | None, output: Path | No
 
 def parameters(codec: Codec) -> dict[str, int]:
     """Number of parameters of the transforms and of their parts."""
-    modules = {"transforms": codec.weights.transforms, **dict(codec.transforms.named_children())}
+    modules = {"transforms": codec.weights.transforms, **dict(codec.weights.transforms.named_children())}
     return {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
 
 

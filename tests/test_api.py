@@ -23,11 +23,11 @@ from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatch
 from codec.format.bitstream import Header, pack, read_metadata, unpack
 from codec.format.entropy import encode_symbols, integers_crc
 from codec.grid import Grid
+from codec.metrics import psnr_db
 from codec.network import weights
 from codec.network.config import LATENT_STRIDE, MARGIN_PX
 from codec.network.integer import LATENT_BITS, Z_LIMIT
 from codec.network.transforms import quality_to_lmbda
-from codec.picture.image import psnr_db
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width
@@ -327,7 +327,7 @@ def test_tile_size_out_of_range_is_the_callers_mistake(codec, tile_px):
         codec.encode(picture(8, 8), tile_px=tile_px)
 
 
-@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3))])
+@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3), int)])
 def test_image_of_another_type_is_the_callers_mistake(codec, image):
     with pytest.raises(TypeError):
         codec.encode(image)

@@ -19,11 +19,12 @@ from torch import Tensor
 from codec.api import Codec
 from codec.format.bitstream import unpack
 from codec.format.entropy import FREQUENCY_BITS, encode_symbols
+from codec.metrics import psnr_db
 from codec.network import integer, weights
 from codec.network.config import SCALES_LEVELS, SCALES_MIN, SCALES_STEP, Z_INDEX_START, ModelConfig
 from codec.network.layers import Depthwise, FiLMPointwise
 from codec.network.model import YotoModel
-from codec.picture.image import open_image, psnr_db
+from codec.picture.image import open_image
 from codec.quantise import RDO_LEVELS, quantiser
 from training.data import find_images, validation_crops
 

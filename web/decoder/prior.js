@@ -3,6 +3,7 @@
 
 import { crc32 } from "./crc32.js";
 import { CodecError, corrupt } from "./errors.js";
+import { Kernel } from "./kernel.js";
 import { SymbolDecoder, SymbolTables } from "./symbols.js";
 
 const PASSES = 4;
@@ -20,40 +21,10 @@ for (let k = 0; k < PASSES; k++) {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** kernel.wasm and its memory, of which pieces are taken from the start and given back together. */
-class Kernel {
-  constructor({ exports }) {
-    this.exports = exports;
-    this.memory = exports.memory;
-    this.top = 0;
-  }
-
-  /** The address of `length` numbers. */
-  take(length) {
-    const address = this.top;
-    this.top += 16 * Math.ceil(length / 4);
-    const missing = this.top - this.memory.buffer.byteLength;
-    if (missing > 0 && this.memory.grow(Math.ceil(missing / 65536)) < 0) throw new RangeError("out of memory");
-    return address;
-  }
-
-  put(values) {
-    const address = this.take(values.length);
-    this.view(address, values.length).set(values);
-    return address;
-  }
-
-  /** Valid until something more is taken. */
-  view(address, length) {
-    return new Float32Array(this.memory.buffer, address, length);
-  }
-}
-
 /** A model's entropy half: tables, and layers at the quality that was used last. */
 export class Prior {
   static async create({ config, tensors }, kernelBytes) {
-    const { instance } = await WebAssembly.instantiate(kernelBytes);
-    return new Prior(config, tensors, new Kernel(instance));
+    return new Prior(config, tensors, await Kernel.create(kernelBytes));
   }
 
   constructor(config, tensors, kernel) {
@@ -93,26 +64,29 @@ export class Prior {
 
   #setQuality(quality) {
     if (this.quality === quality) return;
-    this.quality = quality;
+    this.quality = null; // until all is there
     this.kernel.top = 0;
     const { M } = this.config;
-    [this.zIndex, this.norm, this.reciprocal] = ["z_index", "norm", "reciprocal"].map((name) => this.#at(name));
-    this.dense = Object.fromEntries(DENSE.map((name) => [name, this.#denseLayer(name)]));
+    [this.zIndex, this.norm, this.reciprocal] = ["z_index", "norm", "reciprocal"].map((name) => this.#at(name, quality));
+    this.dense = Object.fromEntries(DENSE.map((name) => [name, this.#denseLayer(name, quality)]));
     this.depthwise = Object.fromEntries(DEPTHWISE.map((name) => [name, this.#depthwiseLayer(name)]));
     const groups = (k, start) =>
-      Array.from({ length: 4 }, (_, g) => this.#denseLayer(`passes.${k}.head`, start + (g * M) / 4, M / 4));
+      Array.from({ length: 4 }, (_, g) => this.#denseLayer(`passes.${k}.head`, quality, start + (g * M) / 4, M / 4));
     this.means = Array.from({ length: PASSES }, (_, k) => groups(k, 0));
     this.indexes = Array.from({ length: PASSES }, (_, k) => groups(k, M));
-    this.contextBias = Array.from({ length: PASSES }, (_, k) => this.kernel.put(this.tensors[`passes.${k}.context_bias`]));
+    const contextBias = (_, k) => this.kernel.put(this.tensors[`passes.${k}.context_bias`]);
+    this.contextBias = Array.from({ length: PASSES }, contextBias);
     this.mark = this.kernel.top;
+    this.quality = quality;
   }
 
-  /** A table's row at the quality. */
-  #at(name) {
+  /** A table's row at a quality. */
+  #at(name, quality) {
     const table = this.tensors[name];
-    const [columns, spacing] = [table.length / this.config.knots, QUALITY_MAX / (this.config.knots - 1)];
-    const knot = Math.min(Math.floor(this.quality / spacing), this.config.knots - 2);
-    const part = this.quality - knot * spacing;
+    const { knots } = this.config;
+    const [columns, spacing] = [table.length / knots, Math.floor(QUALITY_MAX / (knots - 1))];
+    const knot = Math.min(Math.floor(quality / spacing), knots - 2);
+    const part = quality - knot * spacing;
     return Float64Array.from({ length: columns }, (_, i) => {
       const [low, high] = [table[knot * columns + i], table[(knot + 1) * columns + i]];
       return Math.floor((low * (spacing - part) + high * part) / spacing);
@@ -120,8 +94,8 @@ export class Prior {
   }
 
   /** Weights as (in, out) for the given outputs. */
-  #denseLayer(name, start = 0, count = null) {
-    const [factor, bias] = [this.#at(`${name}.factor`), this.#at(`${name}.bias`)];
+  #denseLayer(name, quality, start = 0, count = null) {
+    const [factor, bias] = [this.#at(`${name}.factor`, quality), this.#at(`${name}.bias`, quality)];
     const { [`${name}.weight`]: weight, [`${name}.fold`]: fold, [`${name}.shift`]: shift } = this.tensors;
     const inputs = weight.length / factor.length;
     const outputs = count ?? factor.length;
@@ -163,7 +137,8 @@ class Run {
     const take = (length) => this.kernel.take(length);
     this.z = take((n / 16) * Z);
     [this.one, this.two] = [take(n * D), take(n * D)];
-    [this.hyperFeatures, this.embedded, this.context, this.both] = [take(n * D), take(n * D), take(n * D), take(2 * n * D)];
+    [this.hyperFeatures, this.embedded, this.context] = [take(n * D), take(n * D), take(n * D)];
+    this.both = take(2 * n * D);
     const quarter = n / 4;
     [this.part, this.mean, this.index] = [take(quarter * D), take((quarter * M) / 4), take((quarter * M) / 4)];
     this.features = take((quarter * M) / 2);
@@ -245,7 +220,9 @@ class Run {
     const { group, prior } = this;
     const [quarter, first] = [this.n / 4, ((k + phase) % 4) * group];
     const part = decoded.subarray(phase * quarter * group, (phase + 1) * quarter * group);
-    this.eachOfPhase(phase, (position, i) => yHat.set(part.subarray(i * group, (i + 1) * group), position * M + first));
+    this.eachOfPhase(phase, (position, i) => {
+      yHat.set(part.subarray(i * group, (i + 1) * group), position * M + first);
+    });
     if (k === PASSES - 1) return;
     const features = this.kernel.view(this.features, 2 * part.length);
     for (let i = 0; i < part.length; i++) {
