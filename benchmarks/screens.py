@@ -26,11 +26,11 @@ from benchmarks import screenset
 from benchmarks.codecs import ImageCodec, Yoto
 from benchmarks.dataset import load_rgb
 from benchmarks.files import write_json
-from benchmarks.metrics import psnr_db
 from benchmarks.peers import PEERS, Peer, jpegxl_present
 from codec.api import Codec
 from codec.app.files import write_output
 from codec.format.bitstream import MAGIC, unpack
+from codec.metrics import psnr_db
 from codec.picture.image import Uint8Array
 
 QUALITIES = (0.1, 0.3, 0.5, 0.8)

@@ -20,7 +20,7 @@ from codec.blocks import filled, survey
 from codec.decoder import Decoder
 from codec.errors import CodecError, CorruptError, ModelMismatchError
 from codec.format.bitstream import NO_MODEL, Header, pack, unpack
-from codec.picture.image import psnr_db
+from codec.metrics import psnr_db
 from codec.picture.plain import PlainTile, compress, pack_plain, unpack_plain
 
 

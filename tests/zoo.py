@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from codec.api import default_codec
-from codec.picture.image import psnr_db
+from codec.metrics import psnr_db
 
 Picture = npt.NDArray[np.uint8]
 SIDE = 96
