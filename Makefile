@@ -2,23 +2,31 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+WEB := web/vendor/.built
 
 # `make benchmark ANCHORS=FILE KODAK=FOLDER`; the images are fetched into KODAK if it lacks them.
 KODAK ?= $(HOME)/.cache/yoto-codec/kodak
 RESULTS := benchmarks/results
 COMPRESSAI := .venv-compressai
 
-.PHONY: demo test test-all lint benchmark clean
+.PHONY: demo test test-all lint web benchmark clean
 
 demo: $(INSTALLED)
 	$(BIN)/yoto-codec demo
+	@echo "The command is $(BIN)/yoto-codec, for example: $(BIN)/yoto-codec encode PICTURE"
+	@echo "After '. $(BIN)/activate' this shell knows it as yoto-codec; $(BIN)/yoto-codec --help lists what it does."
 
 # Leaves out, and says so, what needs more than the Python packages of `make`.
 test: $(INSTALLED)
 	@set --; \
 	if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then \
 		echo "Not run: the browser tests, for want of Chromium (Debian: apt-get install chromium chromium-driver)"; \
-		set -- "$$@" --ignore=tests/test_browser.py; \
+		set -- "$$@" --ignore=tests/test_browser.py --ignore=tests/test_web.py; \
+	elif ! command -v npm >/dev/null; then \
+		echo "Not run: the tests of the browser's decoder, for want of npm (Debian: apt-get install nodejs npm)"; \
+		set -- "$$@" --ignore=tests/test_web.py; \
+	else \
+		$(MAKE) --no-print-directory $(WEB); \
 	fi; \
 	if ! $(BIN)/python -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("ray"))'; then \
 		echo "Not run: the Ray tests, for want of Ray ($(BIN)/pip install -c constraints.txt -e '.[ray]')"; \
@@ -27,13 +35,22 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest "$$@"
 
 # Fails where something is missing that a test needs.
-test-all: $(INSTALLED)
+test-all: $(INSTALLED) $(WEB)
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# The browser's decoder: the folder web/ can then be served as it is.
+web: $(WEB) $(INSTALLED)
+	$(BIN)/python -m training.browser web/models
+
+$(WEB): web/package-lock.json web/build.js web/decoder/kernel.ts
+	npm ci --prefix web --no-audit --no-fund --ignore-scripts --loglevel error
+	npm run --prefix web --silent build
+	touch $@
 
 # Peers are measured once and kept; ours anew, if its weights are others. On a machine with nothing else to do.
 benchmark: $(INSTALLED) $(COMPRESSAI)/.installed
@@ -61,4 +78,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv $(COMPRESSAI) demo-output
+	rm -rf .venv $(COMPRESSAI) demo-output web/node_modules web/vendor web/models

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from PIL import AvifImagePlugin
 
-from codec.api import DEFAULT_EFFORT, Codec
+from codec.api import Codec
+from codec.encoder import DEFAULT_EFFORT
 from codec.picture.image import Uint8Array
 
 OURS = "yoto"

@@ -58,7 +58,7 @@ def count_kmacs(codec: Codec, call: Callable[[], object], pixels: int) -> dict[s
     with patch.object(IntegerPrior, "run", counted), counter:
         call()
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    transforms = codec.transforms
+    transforms = codec.weights.transforms
     flops = {
         name: by_module.get(type(module).__name__, 0)
         for name, module in (("g_a", transforms.g_a), ("h_a", transforms.h_a), ("g_s", transforms.g_s))
@@ -101,7 +101,7 @@ def main(weights: Path | None, compressai_python: Path | None, output: Path | No
 
 def parameters(codec: Codec) -> dict[str, int]:
     """Number of parameters of the transforms and of their parts."""
-    modules = {"transforms": codec.transforms, **dict(codec.transforms.named_children())}
+    modules = {"transforms": codec.weights.transforms, **dict(codec.transforms.named_children())}
     return {name: sum(p.numel() for p in module.parameters()) for name, module in modules.items()}
 
 

@@ -28,7 +28,8 @@ from benchmarks.metrics import ms_ssim, psnr_db, ssim
 from benchmarks.peers import PEER_NAMES, choose_peers
 from benchmarks.report import bd_table, curve_table
 from benchmarks.results import OURS_FILE, PEERS_FILE, Record, Results, ResultsError
-from codec.api import DEFAULT_EFFORT, MAX_EFFORT, Codec
+from codec.api import Codec
+from codec.encoder import DEFAULT_EFFORT, MAX_EFFORT
 from codec.errors import CodecError
 from codec.picture.image import Uint8Array
 

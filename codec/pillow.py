@@ -60,6 +60,7 @@ class YotoImageFile(ImageFile.ImageFile):
         header = self._header
         named = {"the alpha channel": header.alpha_section}
         named |= {f"tile {number}": section for number, section in enumerate(header.tiles)}
+        named |= {f"the plain section of tile {number}": section for number, section in enumerate(header.plain)}
         try:
             for name, section in named.items():
                 if section is not None:
@@ -77,7 +78,7 @@ def accept(prefix: bytes) -> bool:
 def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Write an image; what `Image.save` calls.
 
-    Options of `Image.save`: `quality`, 0 to 1, and `effort`, by default as for `Codec.encode`; `icc_profile`, `exif`
+    Options of `Image.save`: `quality`, 0 to 1, `effort` and `lossless` as for `Codec.encode`; `icc_profile`, `exif`
     and `xmp` in place of the image's own, which are kept otherwise; empty or None leaves one out. Exif orientation is
     applied.
 
@@ -85,7 +86,8 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         OSError: images of this mode cannot be coded.
         ValueError: an option is out of range.
     """
-    from codec.api import DEFAULT_EFFORT, DEFAULT_QUALITY, default_codec
+    from codec.api import DEFAULT_QUALITY, default_codec
+    from codec.encoder import DEFAULT_EFFORT
 
     options = image.encoderinfo
     given = {name: options[name] for name in _BLOCKS if name in options}
@@ -93,7 +95,8 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         image = with_metadata(image, given)
     try:
         quality, effort = options.get("quality", DEFAULT_QUALITY), options.get("effort", DEFAULT_EFFORT)
-        fp.write(default_codec().encode(image, quality, effort=effort))
+        lossless = options.get("lossless", False)
+        fp.write(default_codec().encode(image, quality, effort=effort, lossless=lossless))
     except CodecError as error:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from codec.api import DEFAULT_EFFORT, Codec, default_codec
+from codec.api import Codec, default_codec
+from codec.encoder import DEFAULT_EFFORT
 from codec.format.bitstream import QUALITY_MAX, Metadata
 from codec.picture.image import ImageLike, Planes, psnr_db, to_planes
 
@@ -76,7 +78,7 @@ def encode_to_target(
     if psnr_db is None:
         unit = 1.0 if bpp is None else 8.0 / (planes.colour.shape[0] * planes.colour.shape[1])
         return _search_rate(encode, target, unit)
-    return _search_psnr(encode, partial(model.decode, max_pixels=planes.colour.size), planes, target)
+    return _search_psnr(encode, partial(model.decode, max_pixels=sys.maxsize), planes, target)
 
 
 def _search_rate(encode: Callable[[int], bytes], target: float, unit: float) -> Targeted:

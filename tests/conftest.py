@@ -34,6 +34,19 @@ def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.clip(128 + 45 * waves + rng.normal(0, 6, waves.shape), 0, 255).astype(np.uint8)
 
 
+def page(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A synthetic page, uint8 (height, width, 3): the picture at the left, strokes on a flat ground at the right."""
+    rng = np.random.default_rng(seed)
+    out = picture(height, width, seed)
+    out[:, width // 2 :] = (250, 250, 240)
+    strokes = rng.random((-(-height // 2), -(-width // 4))) < 0.2
+    drawn = strokes.repeat(2, axis=0)[:height].repeat(4, axis=1)[:, :width]
+    drawn[:, : width // 2] = False
+    drawn[::12] = drawn[1::12] = False
+    out[drawn] = (20, 30, 60)
+    return out
+
+
 def batch(count: int, side: int) -> torch.Tensor:
     """Pictures as float32 (count, 3, side, side) in [0, 1]."""
     pictures = np.stack([picture(side, side, seed) for seed in range(count)])
@@ -62,7 +75,7 @@ def reseal(data: bytes) -> bytes:
     flags, (width, height), tile_px = data[5], struct.unpack_from("<II", data, 8), 64 * data[22]
     tiles = -(-width // tile_px) * -(-height // tile_px)
     extra = bool(flags & 4) + bool(flags & 1)
-    first_tile, end = 23 + 8 * extra, 23 + 8 * extra + 12 * tiles
+    first_tile, end = 23 + 8 * extra, 23 + 8 * extra + (24 if data[4] == 2 else 12) * tiles
     if len(data) < end + 4:
         return data
     out, start = bytearray(data), end + 4

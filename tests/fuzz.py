@@ -29,14 +29,15 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import make_model, picture, reseal
+from conftest import make_model, page, picture, reseal
 
-from codec import api
+from codec import decoder
 from codec.api import Codec
 from codec.errors import CodecError, WeightsError
-from codec.format.bitstream import pack_alpha, read_alpha, read_metadata, unpack
+from codec.format.bitstream import Header, Section, pack_alpha, read_alpha, read_metadata, unpack
 from codec.format.entropy import IntArray, SymbolDecoder, SymbolTables
 from codec.network import weights
+from codec.picture.plain import PlainTile, unpack_plain
 from training.export import freeze
 
 ROOT = Path(__file__).parent.parent
@@ -67,6 +68,9 @@ def samples(codec: Codec) -> list[bytes]:
         codec.encode(tagged, 0.2),
         codec.encode(rgba, 0.3),
         codec.encode(both, 0.3),
+        codec.encode(page(96, 160), 0.4, tile_px=64),
+        codec.encode(page(70, 90)[:, :, 0], 0.4),
+        codec.encode(rgba, lossless=True),
     ]
 
 
@@ -103,15 +107,24 @@ def other_grid(rng: Rng, data: bytearray, files: list[bytes]) -> None:
     data[22] = tile
     if rng.integers(2):
         end = header.tiles[0].start - 4
-        bytes_needed = 12 * -(-width // (64 * tile)) * -(-height // (64 * tile))
-        data[end - 12 * len(header.tiles) : end] = rng.bytes(bytes_needed) if rng.integers(2) else bytes(bytes_needed)
+        entry = 24 if header.plain else 12
+        bytes_needed = entry * -(-width // (64 * tile)) * -(-height // (64 * tile))
+        data[end - entry * len(header.tiles) : end] = (
+            rng.bytes(bytes_needed) if rng.integers(2) else bytes(bytes_needed)
+        )
+
+
+def coded_sections(header: Header) -> list[Section]:
+    """Symbols and plain sections of the tiles, as the table has them."""
+    pairs = zip(header.tiles, header.plain, strict=True) if header.plain else zip(header.tiles, strict=True)
+    return [section for pair in pairs for section in pair]
 
 
 def replace_section(data: bytearray, number: int, body: bytes) -> None:
     """Another body for the number-th section of the table, under a right length; the file must be sound."""
     header = unpack(bytes(data))
-    sections = [s for s in (header.metadata_section, header.alpha_section, *header.tiles) if s]
-    extra = len(sections) - len(header.tiles)
+    extra = sum(section is not None for section in (header.metadata_section, header.alpha_section))
+    sections = [s for s in (header.metadata_section, header.alpha_section, *coded_sections(header)) if s]
     entry = 23 + 8 * min(number, extra) + 12 * max(0, number - extra)
     data[sections[number].start : sections[number].start + sections[number].length] = body
     struct.pack_into("<I", data, entry, len(body))
@@ -147,10 +160,12 @@ def other_alpha(rng: Rng, data: bytearray, files: list[bytes]) -> None:
 
 
 def other_tile(rng: Rng, data: bytearray, files: list[bytes]) -> None:
-    """A tile with a flipped bit, well-formed noise, another end, or noise."""
+    """Symbols or plain pixels with a flipped bit, well-formed noise, another end, or noise."""
     header = unpack(bytes(data))
-    section = header.tiles[-1]
-    body = bytes(data[section.start : section.start + section.length])
+    sections = coded_sections(header)
+    number = len(sections) - 1 - int(rng.integers(1 + bool(header.plain)))
+    section = sections[number]
+    body = bytes(data[section.start : section.start + section.length]) or bytes(2)
     flipped = bytearray(body)
     flipped[rng.integers(1, len(flipped))] ^= 1 << rng.integers(8)
     escapes, words = rng.bytes(rng.integers(64)), rng.bytes(4 * rng.integers(40))
@@ -158,7 +173,7 @@ def other_tile(rng: Rng, data: bytearray, files: list[bytes]) -> None:
     bodies = [bytes(flipped), well_formed, body[: len(body) - 4 * rng.integers(5)], rng.bytes(rng.integers(90))]
     replace_section(
         data,
-        bool(header.metadata_section) + bool(header.alpha_section) + len(header.tiles) - 1,
+        bool(header.metadata_section) + bool(header.alpha_section) + number,
         bodies[rng.integers(len(bodies))],
     )
 
@@ -203,8 +218,11 @@ class FileTarget:
         self.reached = set()
         attempts = [self.sections, self.whole, self.region, self.partial]
         lenient = bool(rng.integers(2))  # without the checks of what the symbols were, to get behind them
-        checksum = mock.Mock(return_value=mock.ANY) if lenient else api.integers_crc
-        with mock.patch.multiple(api, SymbolDecoder=self.watched(lenient), integers_crc=checksum):
+        checks = {name: getattr(decoder, name) for name in ("integers_crc", "pixels_crc")}
+        if lenient:
+            checks = dict.fromkeys(checks, mock.Mock(return_value=mock.ANY))
+        plain = self.watched_plain()
+        with mock.patch.multiple(decoder, SymbolDecoder=self.watched(lenient), unpack_plain=plain, **checks):
             for number in (0, 1 + rng.integers(3)):
                 try:
                     attempts[number](rng, data)
@@ -239,6 +257,15 @@ class FileTarget:
     def partial(self, rng: Rng, data: bytes) -> None:
         _, damage = self.codec.decode_partial(data, max_pixels=MAX_PIXELS)
         self.reached.add("partly decoded, damage found" if damage else "partly decoded, no damage")
+
+    def watched_plain(self) -> Callable[..., PlainTile]:
+        def unpack_watched(*args: object, **kwargs: object) -> PlainTile:
+            self.reached.add("plain decoder fed")
+            tile = unpack_plain(*args, **kwargs)
+            self.reached.add("plain tile decoded")
+            return tile
+
+        return unpack_watched
 
     def watched(self, lenient: bool) -> type[SymbolDecoder]:
         reached = self.reached

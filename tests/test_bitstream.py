@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import tracemalloc
 import zlib
@@ -22,6 +23,7 @@ from codec.errors import (
     UnsupportedVersionError,
 )
 from codec.format.bitstream import (
+    NO_MODEL,
     QUALITY_MAX,
     SIDE_MAX,
     Header,
@@ -44,6 +46,13 @@ SAMPLE = bytes.fromhex(
     "03 02000000 5858"  # XMP "XX"
     "414c504841 6f6e65 666f7572"  # "ALPHA", "one", "four"
 )
+PLAIN_SAMPLE = bytes.fromhex(
+    "d959544f 02 02 0004 2c010000 82000000 616263646566 04"  # version 2, colour
+    "03000000 f1866c7a 11111111 00000000 00000000 00000000"  # tile 0: symbols alone
+    "04000000 7d66c190 22222222 05000000 cf622019 33333333"  # tile 1: both
+    "dc1fce15"
+    "6f6e65 666f7572 706c61696e"  # "one", "four", "plain"
+)
 SAMPLE_HEADER = Header(300, 130, 1024, b"abcdef", colour=True, alpha=True, tile_px=256)
 VERSION, FLAGS, QUALITY, WIDTH, HEIGHT, TILE = 4, 5, 6, 8, 12, 22  # offsets in the fixed part
 METADATA_LENGTH, ALPHA_LENGTH, TILE_LENGTH = 23, 31, 39  # offsets in the table of SAMPLE
@@ -62,7 +71,7 @@ def read_all(data: bytes) -> None:
     read_metadata(header, data)
     if header.alpha_section:
         header.alpha_section.read(data, "alpha")
-    for tile in header.tiles:
+    for tile in (*header.tiles, *header.plain):
         tile.read(data, "tile")
 
 
@@ -83,12 +92,12 @@ def test_writes_the_bytes_of_the_specification():
 def test_reads_the_bytes_of_the_specification():
     header = unpack(SAMPLE)
     assert (header.width, header.height, header.quality, header.model_id) == (300, 130, 1024, b"abcdef")
-    assert (header.colour, header.alpha, header.mode, header.tile_px, header.grid) == (True, True, "RGBA", 256, (1, 2))
+    assert (header.colour, header.alpha, header.mode, header.tile_px, header.tile_count) == (True, True, "RGBA", 256, 2)
     assert header.size_bytes == len(SAMPLE)
     assert header.bpp == 8 * len(SAMPLE) / (300 * 130)
     assert read_metadata(header, SAMPLE) == Metadata(exif=b"E", xmp=b"XX")
     assert header.alpha_section.read(SAMPLE, "alpha") == b"ALPHA"
-    assert [(tile.read(SAMPLE, "tile"), tile.symbols_crc) for tile in header.tiles] == [
+    assert [(tile.read(SAMPLE, "tile"), tile.content_crc) for tile in header.tiles] == [
         (b"one", 0x11111111),
         (b"four", 0x22222222),
     ]
@@ -110,15 +119,65 @@ def test_plain_file_of_one_tile_has_39_bytes_of_overhead():
 )
 def test_unpack_inverts_pack(width, height, quality, model_id, colour, alpha, metadata, tile):
     plain = Header(width, height, quality, model_id, colour, bool(alpha), 64 * tile)
-    rows, columns = plain.grid
-    tiles = [(b"x" * (i % 5), i) for i in range(rows * columns)]
+    tiles = [(b"x" * (i % 5), i) for i in range(plain.tile_count)]
     data = pack(plain, tiles, alpha, metadata)
     header = unpack(data)
     assert (header.width, header.height, header.quality, header.model_id) == (width, height, quality, model_id)
     assert (header.colour, header.alpha, header.tile_px) == (colour, bool(alpha), 64 * tile)
-    assert [(t.read(data, "tile"), t.symbols_crc) for t in header.tiles] == tiles
+    assert [(t.read(data, "tile"), t.content_crc) for t in header.tiles] == tiles
     assert read_metadata(header, data) == metadata
     assert not alpha or header.alpha_section.read(data, "alpha") == alpha
+
+
+def plain_file(
+    tiles: list[tuple[bytes, int]], plain: list[tuple[bytes, int]], model: bytes = b"abcdef", **fields: bool
+) -> bytes:
+    return pack(Header(300, 130, 1024, model, colour=True, tile_px=256, **fields), tiles, plain=plain)
+
+
+NOTHING = (b"", 0)
+ONE, FOUR, PLAIN = (b"one", 0x11111111), (b"four", 0x22222222), (b"plain", 0x33333333)
+
+
+def test_writes_and_reads_the_bytes_of_version_2():
+    assert plain_file([ONE, FOUR], [NOTHING, PLAIN]) == PLAIN_SAMPLE
+    header = unpack(PLAIN_SAMPLE)
+    assert (header.version, header.kind, header.lossless, header.size_bytes) == (2, "mixed", False, len(PLAIN_SAMPLE))
+    sections = [(part.read(PLAIN_SAMPLE, "part"), part.content_crc) for part in (*header.tiles, *header.plain)]
+    assert sections == [ONE, FOUR, NOTHING, PLAIN]
+
+
+@pytest.mark.parametrize(("lossless", "kind"), [(True, "lossless"), (False, "plain")])
+def test_files_without_symbols_say_what_they_are(lossless, kind):
+    header = unpack(plain_file([NOTHING, NOTHING], [PLAIN, PLAIN], NO_MODEL, lossless=lossless))
+    assert (header.kind, header.lossless) == (kind, lossless)
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (plain_file([ONE, NOTHING], [PLAIN, NOTHING]), "neither"),
+        (plain_file([ONE, (b"", 5)], [PLAIN, PLAIN]), "checksum of what it does not have"),
+        (plain_file([ONE, ONE], [PLAIN, (b"", 5)]), "checksum of what it does not have"),
+        (plain_file([ONE, ONE], [PLAIN, PLAIN], NO_MODEL), "names a model"),
+        (plain_file([NOTHING, NOTHING], [PLAIN, PLAIN]), "names a model"),
+        (plain_file([ONE, ONE], [PLAIN, PLAIN], lossless=True), "names a model"),
+        (patched(FLAGS, "<B", 2 | 16, PLAIN_SAMPLE), "flags"),
+        (patched(FLAGS, "<B", 2 | 128, PLAIN_SAMPLE), "flags"),
+        (PLAIN_SAMPLE + b"?", "behind its end"),
+    ],
+)
+def test_rejects_contradictions_in_version_2(data, match):
+    with pytest.raises(CorruptError, match=match):
+        unpack(data)
+
+
+@pytest.mark.parametrize("bit", range(0, 8 * len(PLAIN_SAMPLE), 3))
+def test_rejects_every_flipped_bit_of_version_2(bit):
+    damaged = bytearray(PLAIN_SAMPLE)
+    damaged[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(CodecError):
+        read_all(bytes(damaged))
 
 
 def test_rejects_empty_data():
@@ -132,7 +191,7 @@ def test_rejects_another_magic(data):
         unpack(data)
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 3, 255])
 def test_rejects_another_version(version):
     with pytest.raises(UnsupportedVersionError, match=f"version {version}"):
         unpack(patched(VERSION, "<B", version))
@@ -163,9 +222,9 @@ def test_rejects_tile_size_zero():
 
 
 def test_rejects_more_pixels_than_the_limit():
-    assert unpack(SAMPLE, max_pixels=300 * 130).width == 300
+    assert unpack(SAMPLE, max_pixels=320 * 192).width == 300
     with pytest.raises(TooLargeError, match="max_pixels"):
-        unpack(SAMPLE, max_pixels=300 * 130 - 1)
+        unpack(SAMPLE, max_pixels=320 * 192 - 1)
 
 
 @pytest.mark.parametrize(("max_pixels", "error"), [(256_000_000, ImageError), (1 << 60, TruncatedError)])
@@ -311,3 +370,14 @@ def test_reading_alpha_that_is_not_there_is_the_callers_mistake():
 def test_bitstream_errors_are_codec_errors():
     errors = (NotYotoError, UnsupportedVersionError, TruncatedError, CorruptError)
     assert all(issubclass(e, BitstreamError) and issubclass(e, CodecError) for e in errors)
+
+
+def test_refuses_to_write_what_could_not_be_read():
+    tiles = [(b"one", 1), (b"four", 2)]
+    for header, alpha, some in (
+        (SAMPLE_HEADER, b"", tiles),
+        (dataclasses.replace(SAMPLE_HEADER, alpha=False), b"ALPHA", tiles),
+        (SAMPLE_HEADER, b"ALPHA", tiles[:1]),
+    ):
+        with pytest.raises(ValueError, match="does not fit"):
+            pack(header, some, alpha)

@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import start
 from conftest import picture
 from PIL import Image
 from selenium import webdriver
@@ -27,10 +27,6 @@ from codec.format.bitstream import unpack
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).parent.parent
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync --force-device-scale-factor=1 --window-size=1280,900"
-)
 WAIT_S = 60
 
 
@@ -55,15 +51,7 @@ def address(weights_path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    browser, driver_path = shutil.which("chromium"), shutil.which("chromedriver")
-    assert browser, "Chromium is not installed (Debian: apt-get install chromium chromium-driver)"
-    assert driver_path, "ChromeDriver is not installed (Debian: apt-get install chromium-driver)"
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(driver_path))
+    driver = start(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 

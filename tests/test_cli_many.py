@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import picture
 from PIL import Image
 from test_cli import ROOT, assert_fails, run
 from test_image import deep
 
+from codec.api import Codec
 from codec.format.bitstream import unpack
+from codec.picture import formats
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def test_one_bad_file_does_not_stop_the_rest(folder, weights_path):
     result = run("encode", "in", "missing.png", "-o", "out", "--json", "--weights", weights_path)
     assert result.exit_code == 1
     assert files(folder / "out") == ["a.yoto", "b.yoto"]
-    bad, missing = result.stderr.splitlines()
+    missing, bad = sorted(result.stderr.splitlines(), key=len)
     assert bad.startswith("Error: in/bad.png is not an image")
     assert missing == "Error: missing.png: No such file or directory"
     summary = json.loads(result.stdout)
@@ -115,26 +118,66 @@ def test_targets_are_met_in_folders_and_missed_with_a_warning(folder, weights_pa
     assert all("out of reach" in line for line in warnings)
 
 
-def test_progress_bar_is_drawn_on_a_terminal(folder, weights_path):
-    command = [sys.executable, "-m", "cli", "encode", "in", "-o", "out", "--weights", str(weights_path)]
+def test_progress_bar_is_drawn_on_a_terminal_for_folders_and_for_one_large_picture(folder, weights_path):
+    Image.fromarray(picture(40, 1100)).save("large.png")
+    program = """
+import sys, cli
+for arguments in ("encode in -o out", "encode large.png", "decode large.yoto back.png", "encode in/a.png"):
+    print("<", file=sys.stderr, flush=True)
+    cli.main([*arguments.split(), "--weights", sys.argv[1]], standalone_mode=False)
+"""
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, str(weights_path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=120)
     shown = os.read(leader, 1 << 16).decode()
     os.close(follower)
     os.close(leader)
     assert done.returncode == 0
-    assert "100%" in shown
+    assert ["100%" in part for part in shown.split("<")[1:]] == [True, True, True, False]
     assert done.stdout.startswith(b"2 written")
 
 
-@pytest.mark.parametrize("command", ["encode", "decode"])
-def test_two_inputs_for_one_output_are_refused(folder, weights_path, command):
-    for name in ("a.png", "a.jpg", "sub/a.yoto", "a.yoto"):
-        (folder / "in" / name).touch()
-    inputs = ["in"] if command == "encode" else ["in/*.yoto", "in/sub/*.yoto"]
-    assert_fails(run(command, *inputs, "-o", "out", "--weights", weights_path), "would both be written to out/a.")
-    assert not (folder / "out").exists()
+def test_two_inputs_for_one_output_stop_neither_the_folder_nor_each_other(folder, weights_path):
+    Image.fromarray(picture(24, 30)).save("in/a.jpg")
+    Image.fromarray(picture(24, 30)).save("in/sub/b.jpg")
+    result = run("encode", "in", "in/sub/b.jpg", "-o", "out", "--force", "--weights", weights_path)
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "in/b.jpg and in/sub/b.jpg would both be written to out/b.yoto" in result.stderr
+    assert files(folder / "out") == ["a.jpg.yoto", "a.png.yoto", "b.yoto"]
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("encode", "in/a.png in/b.jpg"), ("encode", "in/a.png hidden"), ("encode", "in/a.png new.png"), ("decode", "x y")],
+)
+def test_second_argument_that_is_an_input_is_no_output(folder, weights_path, codec, command, arguments, force):
+    Path("hidden").write_bytes(Path("in/a.png").read_bytes())
+    for name in "xy":
+        Path(name).write_bytes(codec.encode(picture(8, 8)))
+    before = {name: Path(name).read_bytes() for name in files(folder)}
+    result = run(command, *arguments.split(), *force, "--weights", weights_path)
+    assert_fails(result)
+    assert f"{arguments.split()[1]} is taken for an input" in result.stderr
+    assert {name: Path(name).read_bytes() for name in files(folder)} == before
+
+
+def test_original_beside_its_file_is_not_overwritten_unless_named(folder, weights_path):
+    original = Path("in/a.png").read_bytes()
+    assert run("encode", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert_fails(run("decode", "in/a.yoto", "-f", "--weights", weights_path), "in/a.png: is a picture", "-o")
+    beside = run("decode", "in/a.yoto", "in/b.yoto", "in/c.yoto", "-f", "--weights", weights_path)
+    assert "in/a.png: is a picture" in beside.stderr
+    assert Path("in/a.png").read_bytes() == original
+    assert run("decode", "in/a.yoto", "-f", "-o", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert Path("in/a.png").read_bytes() != original
+
+
+def test_three_inputs_are_written_beside_themselves(folder, weights_path):
+    done = run("encode", "in/a.png", "in/b.jpg", "in/sub/c.png", "--weights", weights_path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert [name for name in files(folder) if name.endswith(".yoto")] == ["in/a.yoto", "in/b.yoto", "in/sub/c.yoto"]
 
 
 @pytest.mark.parametrize(("command", "given"), [("encode", "in"), ("decode", "in"), ("encode", "in/*.png")])
@@ -152,7 +195,8 @@ def test_many_files_need_a_folder(folder, command, given, output):
         "encode in -o out --shard half",
         "encode in -o out --jobs 0",
         "encode in/a.png in/b.jpg -o out.yoto",
-        "encode in/a.png in/b.jpg in/sub/c.png",
+        "encode in/a.png in/b.jpg out.yoto",
+        "encode - in/b.jpg -o out",
         "decode in -o out --region 0,0,1,1",
         "decode in -o out --partial",
         "decode in -o out --suffix .",
@@ -185,7 +229,101 @@ def test_usage_errors_exit_with_2(folder, arguments):
     assert not (folder / "out").exists()
 
 
+def test_folder_names_what_it_left_out(folder, weights_path):
+    result = run("encode", "in", "-o", "out", "--json", "--weights", weights_path)
+    assert json.loads(result.stdout)["left_out"] == {".txt": 1, "folders (--recursive takes them)": 1}
+    assert "left out: 1 .txt" in run("encode", "in", "-o", "out", "-r", "-f", "--weights", weights_path).stdout
+    assert_fails(run("decode", "in", "-o", "out"), "no file to work on; left out: 1 .jpg, 1 .png, 1 .txt, 1 folders")
+
+
+def test_pictures_of_other_formats(folder, weights_path, monkeypatch):
+    formats.plugins()
+    (folder / "more").mkdir()
+    for suffix in ("heic", "jxl", "avif"):
+        Image.fromarray(picture(24, 30)).save(f"more/{suffix}.{suffix}", quality=95)
+    assert run("encode", *sorted(Path("more").iterdir()), "--weights", weights_path).exit_code == 0
+    assert files(folder / "more")[1::2] == ["avif.yoto", "heic.yoto", "jxl.yoto"]
+    assert run("decode", "more/heic.yoto", "back.jxl", "--weights", weights_path).exit_code == 0
+    with Image.open("back.jxl") as image:
+        assert image.size == (30, 24)
+    monkeypatch.setattr(formats, "plugins", frozenset)  # as if not installed
+    monkeypatch.setattr(Image, "ID", [form for form in Image.ID if form not in ("HEIF", "JXL")])
+    monkeypatch.delitem(Image.OPEN, "HEIF")
+    for name in ("more/heic.heic", "more/jxl.jxl"):
+        assert_fails(run("encode", name, "-f", "--weights", weights_path), name, "pip install 'yoto-codec[formats]'")
+    piped = run("encode", "-", "--weights", weights_path, stdin=Path("more/heic.heic").read_bytes())
+    assert_fails(piped, "needs pillow-heif: pip install")
+    left_out = run("encode", "more", "-o", "out", "-f", "--weights", weights_path).stdout
+    assert "1 .heic (needs pillow-heif: pip install 'yoto-codec[formats]')" in left_out
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_times_are_kept_if_told_so(folder, weights_path, codec, command):
+    source = folder / "in" / ("a.png" if command == "encode" else "a.yoto")
+    if command == "decode":
+        source.write_bytes(codec.encode(picture(8, 8)))
+    os.utime(source, ns=(1, 1_234_567_890_123_456_789))
+    for output in ("x.png", "new/"):
+        run(command, source, "-o", output, "--keep-time", "--weights", weights_path)
+    (made,) = (folder / "new").iterdir()
+    for path in (folder / "x.png", made):
+        assert path.stat().st_mtime_ns == 1_234_567_890_123_456_789
+
+
 # One file.
+
+
+def test_what_gif_cannot_hold_is_said(folder, weights_path, codec):
+    Path("x.yoto").write_bytes(codec.encode(np.dstack([picture(40, 40), np.full((40, 40), 99, np.uint8)])))
+    Path("y.yoto").write_bytes(codec.encode(np.zeros((8, 8, 3), np.uint8)))
+    one = run("decode", "x.yoto", "x.gif", "--weights", weights_path)
+    assert (one.exit_code, [line[:18] for line in one.stderr.splitlines()]) == (0, ["Warning: GIF holds"] * 2)
+    many = run("decode", "x.yoto", "y.yoto", "-o", "out", "--suffix", "gif", "--weights", weights_path)
+    assert (many.exit_code, many.stderr.count("Warning: x.yoto: GIF holds"), many.stderr.count("\n")) == (0, 2, 2)
+
+
+def test_yoto_file_under_a_pictures_name_is_said(folder, weights_path):
+    result = run("encode", "in/a.png", "-o", "x.png", "--weights", weights_path)
+    assert (result.exit_code, result.stderr) == (0, "Warning: x.png will hold a .yoto file, whatever its suffix says\n")
+
+
+def test_as_many_threads_as_told(folder, weights_path, monkeypatch):
+    counts = []
+    encode = Codec.encode
+    monkeypatch.setattr(Codec, "encode", lambda *a, **k: counts.append(torch.get_num_threads()) or encode(*a, **k))
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        assert run("encode", "in/a.png", "-f", "--threads", threads, "--weights", weights_path).exit_code == 0
+    assert (counts, torch.get_num_threads()) == ([1, 3], before)
+
+
+@pytest.mark.parametrize(("set_before", "expected"), [(None, "passive"), ("active", "active")])
+def test_threads_that_wait_leave_the_cores_to_others(folder, codec, monkeypatch, set_before, expected):
+    """Before torch is loaded, which `info` does not."""
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if set_before:
+        monkeypatch.setenv("OMP_WAIT_POLICY", set_before)
+    Path("x.yoto").write_bytes(codec.encode(picture(8, 8)))
+    assert run("info", "x.yoto").exit_code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+def test_larger_pictures_than_allowed_are_refused(folder, weights_path, monkeypatch):
+    refused = run("encode", "in/a.png", "--max-megapixels", 0.0007, "--weights", weights_path)
+    assert_fails(refused, "in/a.png has 30×24 px, more than the limit of 700")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # which alone would refuse it
+    assert run("encode", "in/a.png", "--weights", weights_path).exit_code == 0
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_fit_shrinks_and_suffix_says_the_format(folder, weights_path, codec):
+    Path("x.yoto").write_bytes(codec.encode(picture(30, 60)))
+    for fit, size in ((20, (20, 10)), (60, (60, 30))):
+        options = ("--fit", fit, "--suffix", "bmp", "-f", "--weights", weights_path)
+        assert run("decode", "x.yoto", "thumbnail.tmp", *options).exit_code == 0
+        with Image.open("thumbnail.tmp") as image:
+            assert (image.format, image.size) == ("BMP", size)
 
 
 @pytest.mark.parametrize("given", ["0.3", "30%", "30.0%"])
@@ -253,7 +391,7 @@ def test_alpha_and_jpeg_do_not_go_together(folder, weights_path, codec):
 @pytest.mark.parametrize("command", ["encode", "decode"])
 def test_existing_output_of_one_file_is_skipped_if_told_so(folder, weights_path, command):
     Path("out.png").write_bytes(b"old")
-    result = run(command, "in/a.png", "out.png", "--skip-existing", "--weights", weights_path)
+    result = run(command, "in/a.png", "-o", "out.png", "--skip-existing", "--weights", weights_path)
     assert (result.exit_code, result.stdout) == (0, "out.png: exists, skipped\n")
     assert Path("out.png").read_bytes() == b"old"
 

@@ -104,7 +104,7 @@ def test_any_symbols_in_any_rows(pairs):
 @pytest.mark.parametrize("size", [1, 100, 10_000, 1_000_000])
 def test_payload_is_the_ideal_code_length(size):
     symbols, indexes = gaussian_stage(size)
-    ideal = TABLES.ideal_bits(symbols, indexes)
+    ideal = TABLES.bits(symbols, indexes).sum(dtype=float)
     bits = 8 * len(encode_symbols([(symbols, indexes)], TABLES))
     assert ideal <= bits <= 1.001 * ideal + 8 * 16
 
@@ -112,7 +112,7 @@ def test_payload_is_the_ideal_code_length(size):
 @pytest.mark.parametrize("row", CODED_ROWS)
 def test_every_row_costs_its_ideal_code_length(row):
     symbols, indexes = gaussian_stage(20_000, row, range(row, row + 1))
-    ideal = TABLES.ideal_bits(symbols, indexes)
+    ideal = TABLES.bits(symbols, indexes).sum(dtype=float)
     assert ideal <= 8 * len(encode_symbols([(symbols, indexes)], TABLES)) <= 1.001 * ideal + 8 * 16
 
 
@@ -122,7 +122,14 @@ def test_ideal_code_length_counts_the_escapes():
     escape_bits = FREQUENCY_BITS - np.log2(TABLES.rows[10][0])
     zero_bits = FREQUENCY_BITS - np.log2(TABLES.rows[10][radius + 1])
     symbols = np.array([0, radius + 1, -MAX_SYMBOL], np.int32)  # one byte and three
-    assert TABLES.ideal_bits(symbols, indexes) == pytest.approx(zero_bits + 2 * escape_bits + 8 * 4)
+    assert TABLES.bits(symbols, indexes).sum() == pytest.approx(zero_bits + 2 * escape_bits + 8 * 4)
+
+
+@pytest.mark.parametrize("row", range(LAST_SILENT_ROW + 1))
+def test_refuses_what_it_would_not_write(row):
+    """A symbol that is not written must not be thought to be."""
+    with pytest.raises(ValueError, match="zero"):
+        encode_symbols([(np.array([0, -1], np.int32), np.array([10, row], np.int32))], TABLES)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -245,7 +252,18 @@ def test_rejects_escapes_left_over():
 
 
 @pytest.mark.parametrize("symbol", [MAX_SYMBOL + 1, -MAX_SYMBOL - 1, 2**30])
-def test_rejects_escape_beyond_the_range(symbol):
-    data = encode_symbols([(np.array([symbol], np.int32), np.array([10], np.int32))], TABLES)
+def test_rejects_escape_beyond_the_range(symbol, monkeypatch):
+    stages = [(np.array([symbol], np.int32), np.array([10], np.int32))]
+    with pytest.raises(ValueError, match="beyond"):
+        encode_symbols(stages, TABLES)
+    monkeypatch.setattr("codec.format.entropy.MAX_SYMBOL", 1 << 30)
+    data = encode_symbols(stages, TABLES)
+    monkeypatch.undo()
     with pytest.raises(CorruptError, match="range"):
         decode(data, [np.array([10], np.int32)])
+
+
+@pytest.mark.parametrize("count", [6, 10, 1000])
+def test_rejects_a_number_of_more_than_five_bytes(count):
+    with pytest.raises(CorruptError, match="does not end"):
+        SymbolDecoder(b"\x80" * (count - 1) + b"\x00", TABLES)

@@ -1,115 +1,43 @@
-"""Which files a command works on, and where the results go."""
+"""How files are written: whole or not at all, once, where links lead, and with nothing left over."""
 
 from __future__ import annotations
 
 import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
+from conftest import picture
+from PIL import Image
+from test_cli import ROOT, assert_fails, run
 
-from codec.app.files import Task, is_pattern, plan, write_output
-from codec.errors import CodecError
+from codec.app.files import check_output, write_output
 
-TREE = ["b.png", "a.JPG", "notes.txt", ".hidden.png", "in/c.png", "in/deep/d.png", ".git/e.png"]
-OUT = Path("out")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch) -> Path:
-    """The working directory, with a tree of files."""
-    for name in TREE:
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def planned(*inputs: str, recursive: bool = False) -> list[tuple[str, str]]:
-    tasks = plan([Path(name) for name in inputs], OUT, ".yoto", {".png", ".jpg"}, recursive=recursive)
-    return [(str(task.source.relative_to(".")), str(task.output.relative_to(OUT))) for task in tasks]
-
-
-def test_folder_stands_for_its_own_pictures():
-    assert planned("photos") == [("photos/a.JPG", "a.yoto"), ("photos/b.png", "b.yoto")]
-
-
-def test_recursion_keeps_the_tree():
-    assert planned("photos", recursive=True) == [
-        ("photos/a.JPG", "a.yoto"),
-        ("photos/b.png", "b.yoto"),
-        ("photos/in/c.png", "in/c.yoto"),
-        ("photos/in/deep/d.png", "in/deep/d.yoto"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("pattern", "expected"),
-    [
-        ("photos/*.png", [("photos/b.png", "b.yoto")]),
-        ("photos/i*/*.png", [("photos/in/c.png", "in/c.yoto")]),
-        ("photos/in/**/*.png", [("photos/in/c.png", "c.yoto"), ("photos/in/deep/d.png", "deep/d.yoto")]),
-        ("photos/n*.txt", [("photos/notes.txt", "notes.yoto")]),  # what a pattern names is meant
-        ("*/[ab].*", [("photos/a.JPG", "photos/a.yoto"), ("photos/b.png", "photos/b.yoto")]),
-    ],
-)
-def test_patterns_keep_the_tree_below_their_fixed_part(pattern, expected):
-    assert planned(pattern) == expected
-
-
-def test_absolute_pattern(folder):
-    tasks = plan([folder / "photos/*.png"], OUT, ".yoto", set())
-    assert tasks == [Task(folder / "photos/b.png", OUT / "b.yoto")]
-
-
-def test_files_go_straight_to_the_folder():
-    assert planned("photos/in/c.png", "photos/notes.txt") == [
-        ("photos/in/c.png", "c.yoto"),
-        ("photos/notes.txt", "notes.yoto"),
-    ]
-
-
-def test_input_named_twice_counts_once(folder):
-    assert planned("photos/b.png", "./photos/b.png", "photos/*.png") == [("photos/b.png", "b.yoto")]
-    assert len(plan([folder / "photos/b.png", Path("photos/b.png")], OUT, ".yoto", set())) == 1
-
-
-def test_file_whose_name_looks_like_a_pattern_is_a_file():
-    Path("photos/[1].png").touch()
-    assert not is_pattern(Path("photos/[1].png"))
-    assert planned("photos/[1].png") == [("photos/[1].png", "[1].yoto")]
-
-
-@pytest.mark.parametrize(
-    "inputs",
-    [["photos"], ["photos/b.png", "photos/b.jpg"], ["photos/b.png", "photos/other/b.png"], ["photos/b.*"]],
-    ids=" ".join,
-)
-def test_two_inputs_for_one_output_are_refused(inputs):
-    Path("photos/other").mkdir()
-    for name in ("b.jpg", "other/b.png"):
-        Path("photos", name).touch()
-    with pytest.raises(CodecError, match=r"b\.\w+ and .*b\.\w+ would both be written to out/b\.yoto"):
-        planned(*inputs)
-
-
-@pytest.mark.parametrize("given", ["photos/*.gif", "nothing*", "empty"])
-def test_input_that_stands_for_no_file_is_refused(given):
-    Path("empty").mkdir()
-    with pytest.raises(CodecError, match="no file to work on"):
-        planned("photos", given, recursive=True)
-
-
-def test_recursion_is_recommended_where_it_would_help():
-    Path("outer/inner").mkdir(parents=True)
-    with pytest.raises(CodecError, match="--recursive"):
-        planned("outer")
-
-
-def test_links_to_folders_do_not_lead_in_circles():
-    os.symlink("..", "photos/in/up")
-    assert len(planned("photos", recursive=True)) == 4
+COMMAND = [sys.executable, "-m", "cli"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+# Writes a file and stops for ever once it is complete but for its name; says so before.
+STUCK = """
+import os, sys, time
+from codec.app import files
+def link(*_):
+    print("written", flush=True)
+    time.sleep(100)
+os.link = link
+with files.removed_when_stopped():
+    files.write_output(files.Path(sys.argv[1]), b"data", new=True)
+"""
+# Waits until it is told to start, then writes.
+RACER = """
+import sys
+from codec.app.files import Path, write_output
+sys.stdin.readline()
+write_output(Path(sys.argv[1]), sys.argv[2].encode() * 100_000, new=True)
+"""
 
 
 def test_write_that_fails_half_way_leaves_the_old_file_and_no_other(tmp_path):
@@ -131,3 +59,154 @@ def test_files_written_in_threads_have_the_permissions_of_new_ones(tmp_path):
         assert os.umask(0o027) == 0o027
     finally:
         os.umask(umask)
+
+
+def test_forced_write_keeps_mode_owner_and_links(tmp_path):
+    """Permissions, a link to the file, and its other names; what a link leads to is written, the link stays."""
+    real, link, dangling = tmp_path / "real", tmp_path / "sub" / "link", tmp_path / "dangling"
+    link.parent.mkdir()
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    link.symlink_to("../real")
+    write_output(link, b"new")
+    assert (real.read_bytes(), stat.S_IMODE(real.stat().st_mode), link.is_symlink()) == (b"new", 0o640, True)
+    os.link(real, tmp_path / "other")
+    for data in (b"longer than before", b"short"):
+        write_output(link, data, mtime_ns=1_000_000_000)
+        assert (tmp_path / "other").read_bytes() == data
+        assert real.stat().st_mtime == 1
+    dangling.symlink_to(tmp_path / "made")
+    write_output(dangling, b"x")
+    assert (dangling.is_symlink(), (tmp_path / "made").read_bytes()) == (True, b"x")
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_link_to_nothing_is_not_replaced_unless_forced(tmp_path):
+    source, link = tmp_path / "a.png", tmp_path / "a.yoto"
+    Image.fromarray(picture(8, 8)).save(source)
+    link.symlink_to("nowhere")
+    assert_fails(run("encode", source), str(link), "--force")
+    with pytest.raises(FileExistsError, match="give --force"):
+        write_output(link, b"x", new=True)
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "a.yoto"]
+    link.unlink()
+    link.symlink_to(link)
+    assert_fails(run("encode", source, "--force"), str(link), "Too many levels")
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_of_several_writers_one_makes_the_file(tmp_path, hard_links):
+    """Eight processes, started before they race; a folder without hard links is simulated."""
+    target = tmp_path / "out.yoto"
+    forbid = "" if hard_links else "import os\ndef link(*_): raise OSError(1, 'no')\nos.link = link\n"
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", forbid + RACER, str(target), str(number)],
+            env=ENVIRONMENT,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(8)
+    ]
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    said = [racer.communicate(timeout=60)[1] for racer in racers]
+    winners = [number for number, racer in enumerate(racers) if racer.returncode == 0]
+    assert len(winners) == 1
+    assert sum("FileExistsError" in error and str(target) in error for error in said) == 7
+    assert target.read_bytes() == str(winners[0]).encode() * 100_000
+    assert os.listdir(tmp_path) == ["out.yoto"]
+
+
+def test_three_encoders_make_one_file_and_two_errors(tmp_path, weights_path):
+    Image.fromarray(picture(64, 64)).save(tmp_path / "a.png")
+    command = [*COMMAND, "encode", "a.png", "--threads", "1", "--weights", str(weights_path)]
+    encoders = [
+        subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = sorted(encoder.communicate(timeout=120)[1] for encoder in encoders)
+    assert said == ["", *["Error: a.yoto: exists; give --force to overwrite it\n"] * 2]
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "a.yoto"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signal_leaves_no_temporary_file(tmp_path, number):
+    with subprocess.Popen(
+        [sys.executable, "-c", STUCK, str(tmp_path / "out")], env=ENVIRONMENT, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        assert len(os.listdir(tmp_path)) == 1
+        process.send_signal(number)
+    assert process.returncode == -number
+    assert os.listdir(tmp_path) == []
+
+
+def test_command_that_is_terminated_while_it_writes_leaves_nothing(tmp_path, weights_path):
+    """The folder's other threads are at work, too."""
+    (tmp_path / "in").mkdir()
+    for number in range(4):
+        Image.fromarray(picture(64, 64, number)).save(tmp_path / "in" / f"{number}.png")
+    program = STUCK.partition("with files")[0] + "import cli\ncli.main(sys.argv[1:])"
+    arguments = ["encode", "in", "-o", "out", "--jobs", "2", "--weights", str(weights_path)]
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE
+    ) as process:
+        process.stdout.readline()
+        process.terminate()
+    assert process.returncode == -signal.SIGTERM
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_names_of_255_bytes(tmp_path, weights_path):
+    source = tmp_path / "a.png"
+    Image.fromarray(picture(8, 8)).save(source)
+    longest = tmp_path / ("é" * 125 + ".yoto")
+    assert len(os.fsencode(longest.name)) == 255
+    for force in ([], ["--force"]):
+        assert run("encode", source, longest, *force, "--weights", weights_path).exit_code == 0
+    assert_fails(run("encode", source, tmp_path / ("x" + longest.name)), f"x{longest.name}: File name too long")
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch):
+    """No weights are there, so that any work would fail in another way."""
+    source, weights = tmp_path / "a.png", ["--weights", tmp_path / "none"]
+    Image.fromarray(picture(8, 8)).save(source)
+    missing = tmp_path / "no" / "a.yoto"
+    assert_fails(run("encode", source, missing, *weights), f"Error: {missing}: No such file or directory")
+    assert_fails(run("encode", source, source / "a", *weights), f"Error: {source / 'a'}: Not a directory")
+    assert_fails(run("encode", source, "/proc/a.yoto", *weights), "Error: /proc/a.yoto: ")
+    assert_fails(run("encode", source, tmp_path, "-f", *weights), "folder")
+    disk = os.statvfs(tmp_path)
+    full = os.statvfs_result((*disk[:3], 0, 0, *disk[5:]))
+    monkeypatch.setattr(os, "statvfs", lambda _: full)
+    assert_fails(run("encode", source, *weights), str(source.with_suffix(".yoto")), "No space left", "0 are free")
+    assert os.listdir(tmp_path) == ["a.png"]
+
+
+def test_pipes_that_nobody_serves_do_not_hang(tmp_path, weights_path):
+    pipe, source = tmp_path / "pipe", tmp_path / "a.png"
+    os.mkfifo(pipe)
+    Image.fromarray(picture(8, 8)).save(source)
+    for command in ("encode", "decode", "info"):
+        assert_fails(run(command, pipe), f"{pipe}: is a named pipe")
+    assert_fails(run("compare", pipe, source), f"{pipe}: is a named pipe")
+    assert_fails(run("info", "/dev/zero"), "/dev/zero: is no regular file")
+    assert_fails(run("encode", source, pipe, "--force", "--weights", weights_path), f"{pipe}: ")
+
+
+def test_pipe_that_is_read_is_written_to(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    while True:  # until the reader has opened it
+        try:
+            write_output(pipe, b"x" * 1_000_000)
+            break
+        except OSError:
+            time.sleep(0.01)
+    reader.join()
+    assert read == [b"x" * 1_000_000]
+    check_output(pipe, 1 << 60)

@@ -55,7 +55,15 @@ def test_inputs_get_past_every_check(outcomes):
     )
     for stage in ("header read", "entropy decoder fed", "symbols decoded"):
         assert counts[stage] > COUNTS[target] // 4
-    for stage in ("alpha read", "metadata read", "decoded", "region decoded", "partly decoded, damage found"):
+    for stage in (
+        "plain decoder fed",
+        "plain tile decoded",
+        "alpha read",
+        "metadata read",
+        "decoded",
+        "region decoded",
+        "partly decoded, damage found",
+    ):
         assert counts[stage] > COUNTS[target] // 100
 
 

@@ -46,7 +46,7 @@ def test_golden_file_decodes_to_its_picture(name: str) -> None:
 def test_golden_header_is_as_written(name: str) -> None:
     header = codec.read_header((FOLDER / f"{name}.yoto").read_bytes())
     expected = json.loads((FOLDER / "headers.json").read_text())[name]
-    crcs = [tile.symbols_crc for tile in header.tiles]
+    crcs = [tile.content_crc for tile in header.tiles]
     assert expected == {
         "mode": header.mode,
         "quality": header.quality,
@@ -78,7 +78,7 @@ def rewrite(coder: Codec) -> None:
             "mode": header.mode,
             "quality": header.quality,
             "size": [header.width, header.height],
-            "crcs": [tile.symbols_crc for tile in header.tiles],
+            "crcs": [tile.content_crc for tile in header.tiles],
         }
     (FOLDER / "headers.json").write_text(json.dumps(headers, indent=1) + "\n")
 

@@ -14,14 +14,13 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
 from codec.errors import ImageError, TooLargeError
 from codec.format.bitstream import Metadata
-from codec.grid import Box, padded_size, read_region
+from codec.picture.formats import readable_suffixes
 from codec.picture.image import (
     SIXTEEN_BITS,
     Planes,
     frames,
     open_image,
     psnr_db,
-    readable_suffixes,
     save_image,
     scale_levels,
     to_pil,
@@ -460,32 +459,6 @@ def test_psnr():
     b = picture(300, 10, 1)
     mse = np.mean((a.astype(float) - b) ** 2)
     assert psnr_db(a, b) == pytest.approx(10 * np.log10(255**2 / mse))
-
-
-# Padding.
-
-
-@pytest.mark.parametrize(("side", "padded"), [(1, 64), (63, 64), (64, 64), (65, 128), (300, 320)])
-def test_sides_are_padded_to_multiples_of_64(side, padded):
-    assert padded_size(side) == padded
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_padding_repeats_the_edge_and_crops_back(channels):
-    colour = picture(5, 70)[:, :, :channels]
-    x = read_region(colour, Box(0, 0, 64, 128))
-    assert x.shape == (1, 3, 64, 128)
-    levels = (x[0] * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    expected = np.broadcast_to(colour, (5, 70, 3))
-    np.testing.assert_array_equal(levels[:5, :70], expected)
-    np.testing.assert_array_equal(levels[5:, :70], np.broadcast_to(expected[-1:], (59, 70, 3)))
-    np.testing.assert_array_equal(levels[:, 70:], np.broadcast_to(levels[:, 69:70], (64, 58, 3)))
-
-
-def test_region_inside_the_image_is_not_padded():
-    colour = picture(192, 192)
-    x = read_region(colour, Box(64, 128, 64, 64))
-    np.testing.assert_array_equal((x[0] * 255.0).round().permute(1, 2, 0).numpy(), colour[64:128, 128:])
 
 
 def test_limit_of_pixels_is_checked_before_they_are_decoded():

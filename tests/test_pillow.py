@@ -197,8 +197,8 @@ def test_damaged_file_is_an_os_error_where_its_pixels_are_needed(method):
 
 def test_file_of_a_later_version_is_an_os_error():
     data = bytearray(file())
-    data[4] = 2
-    with pytest.raises(OSError, match="format version 2"):
+    data[4] = 3
+    with pytest.raises(OSError, match="format version 3"):
         Image.open(io.BytesIO(bytes(data)))
 
 

@@ -12,8 +12,8 @@ from conftest import picture
 from PIL import Image
 
 from benchmarks.seams import LIMIT_DB, border_mask, main, measure
-from codec import grid
 from codec.api import default_codec
+from codec.network.loaded import LoadedModel
 
 
 @pytest.mark.parametrize(("height", "width", "tile_px", "share"), [(256, 256, 256, 0.0), (256, 512, 256, 1 / 16)])
@@ -39,7 +39,7 @@ def test_a_seam_is_seen(monkeypatch, tmp_path, weights_path: Path):
     Image.fromarray(picture(256, 256)).save(tmp_path / "in.png")
     arguments = ["--dataset", str(tmp_path), "--weights", str(weights_path), "--tile-px", "64", "--quality", "0.8"]
     assert CliRunner().invoke(main, arguments).exit_code == 0
-    monkeypatch.setattr(grid, "MARGIN_PX", 0)
+    monkeypatch.setattr(LoadedModel, "margin_px", 0)
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 1
     assert "the borders lose" in result.stderr

@@ -15,6 +15,7 @@ from codec.api import Codec, default_codec
 from codec.app import selftest
 from codec.app.selftest import CASES, SYMBOL_LIMIT, Setting, case_name, exchanged, golden_symbols, random_integers
 from codec.errors import CodecError, WeightsError
+from codec.network import integer
 from codec.network.integer import IntegerPrior
 
 
@@ -52,14 +53,14 @@ def test_a_deviation_of_one_is_noticed(monkeypatch):
 def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypatch):
     here, receiver = Setting("as is", selftest.nullcontext), Codec(weights_path)
     assert exchanged(codec, receiver, here, here)
-    honest = receiver._build_prior
+    honest = receiver.model._build_prior
 
-    def deviating(quality: int, dtype: torch.dtype) -> IntegerPrior:
-        prior = honest(quality, dtype)
+    def deviating(quality: int) -> IntegerPrior:
+        prior = honest(quality, integer.exact_dtype())
         prior.context_bias[0] += 1 << 14
         return prior
 
-    monkeypatch.setattr(receiver, "_prior", deviating)
+    monkeypatch.setattr(receiver.model, "prior", deviating)
     assert not exchanged(codec, receiver, here, here)
 
 

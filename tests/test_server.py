@@ -5,34 +5,41 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from conftest import picture, reseal
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
 from PIL import Image, ImageCms
+from starlette.types import ASGIApp
 from test_cli import assert_fails, run
 
 from codec import CodecError
 from codec.api import Codec
 from codec.demo import server, studio
+from codec.demo.connection import Limits
 from codec.demo.peers import PeerFile, encode_at_size, encode_peer, writable_peers
 from codec.demo.server import Worker, create_app, is_own_host
 from codec.demo.studio import Shelf, Studio
 from codec.format.bitstream import read_metadata, unpack
 from codec.picture.image import psnr_db
 
-MAX_PIXELS = 10_000
+MAX_PIXELS = 20_000
 HOST = "127.0.0.1:8000"
 ROOT = Path(__file__).parent.parent
 
@@ -212,8 +219,10 @@ def test_refuses_large_upload_of_unknown_length(client):
 
 
 def test_refuses_too_many_pixels_before_decoding_them(client, codec):
-    assert_refused(client.post("/pictures", content=file_of(picture(101, 100))), 413, "100×101", "10000")
-    assert_refused(client.post("/pictures", content=codec.encode(picture(101, 100))), 413, "100×101")
+    assert_refused(client.post("/pictures", content=file_of(picture(151, 140))), 413, "140×151", "20000")
+    assert_refused(client.post("/pictures", content=codec.encode(picture(151, 140))), 413, "140×151")
+    thin = file_of(picture(1, 400))  # 400 px that take the time of 64·448
+    assert_refused(client.post("/pictures", content=thin), 413, "400×1 px, which are coded as 28672")
     bomb = file_of(Image.new("1", (20_000, 20_000)))
     assert_refused(client.post("/pictures", content=bomb), 413, "too large")
 
@@ -271,7 +280,6 @@ def test_failure_is_one_line(client, monkeypatch, error, status, word):
         {"host": "evil.example:8000"},
         {"host": "127.0.0.1.evil.example"},
         {"host": ""},
-        {"host": "[bad"},
         {"origin": "http://evil.example"},
         {"origin": "http://127.0.0.1:9000"},
         {"origin": "null"},
@@ -282,6 +290,14 @@ def test_failure_is_one_line(client, monkeypatch, error, status, word):
 @pytest.mark.parametrize(("method", "path"), [("GET", "/about"), ("POST", "/sample")])
 def test_refuses_what_other_sites_send(client, headers, method, path):
     assert_refused(client.request(method, path, headers=headers), 403)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "[bad"}, {"host": "127.0.0.1]:8000"}, {"origin": "http://[bad"}, {"origin": "http://a]"}],
+)
+def test_malformed_headers_are_the_clients_fault(client, headers):
+    assert_refused(client.get("/about", headers=headers), 400, "malformed")
 
 
 @pytest.mark.parametrize("headers", [{"origin": f"http://{HOST}"}, {"host": "localhost:1"}, {"host": "[::1]:1"}])
@@ -324,7 +340,7 @@ def test_pictures_beyond_the_budget_are_forgotten(codec, monkeypatch):
     uploads = [file_of(picture(10, 10, seed)) for seed in range(3)]
     monkeypatch.setattr(studio, "PICTURES_BYTES", 2 * 3 * 100 + len(uploads[1]) + len(uploads[2]))
     room = Studio(codec, MAX_PIXELS)
-    keys = [room.add(data)["id"] for data in uploads]
+    keys = [room.add(io.BytesIO(data))["id"] for data in uploads]
     with pytest.raises(studio.ForgottenError):
         room.picture(keys[0])
     assert room.picture(keys[1]).planes.colour.shape == room.picture(keys[2]).planes.colour.shape == (10, 10, 3)
@@ -404,7 +420,151 @@ def test_parallel_requests_are_all_answered(client):
     assert answers == [200] * 8
 
 
+# Clients that keep it waiting, on real sockets.
+
+
+@contextmanager
+def serving(app: ASGIApp, **limits: float) -> Iterator[tuple[tuple[str, int], uvicorn.Server]]:
+    """Address and server, while it runs in a thread."""
+    with server.listen("127.0.0.1", 0) as listener:
+        running = server.make_server(app, Limits(**limits))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname(), running
+        finally:
+            running.should_exit = True
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., socket.socket]]:
+    """Open connections that are closed after the test."""
+    with ExitStack() as stack:
+
+        def connect(address: tuple[str, int], data: bytes = b"") -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(address, timeout=20))
+            connection.sendall(data)
+            return connection
+
+        yield connect
+
+
+def about(address: tuple[str, int]) -> int:
+    """Status of a request that is as it should be."""
+    connection = HTTPConnection(*address, timeout=20)
+    connection.request("GET", "/about", headers={"Connection": "close"})
+    return connection.getresponse().status
+
+
+def until(claim: Callable[[], object]) -> None:
+    """Wait for what another thread does."""
+    deadline = time.monotonic() + 20
+    while not claim():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def upload_head(address: tuple[str, int], length: int) -> bytes:
+    return f"POST /pictures HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+def status(connection: socket.socket) -> int:
+    return int(connection.recv(4096).split()[1])
+
+
+def test_silent_connections_give_way_to_one_that_speaks(codec, connect):
+    with serving(create_app(codec, MAX_PIXELS), connections=4) as (address, _):
+        head = upload_head(address, 1000)
+        held = [connect(address, data) for data in (b"", b"GET", head, head + b"abc") * 4]
+        assert about(address) == 200
+        assert sum(select.select([connection], [], [], 0)[0] != [] for connection in held) >= 12
+
+
+def test_connections_that_wait_for_a_job_do_not_give_way(codec, monkeypatch, connect):
+    begun, release = threading.Event(), threading.Event()
+    monkeypatch.setattr(Studio, "add_sample", lambda _: begun.set() or {"held": release.wait(30)})
+    with serving(create_app(codec, MAX_PIXELS), connections=2) as (address, _):
+        request = f"POST /sample HTTP/1.1\r\nHost: {address[0]}\r\nContent-Length: 0\r\n\r\n".encode()
+        busy = [connect(address, request) for _ in range(2)]
+        assert begun.wait(20)
+        assert [status(connect(address, request)) for _ in range(3)] == [503] * 3
+        release.set()
+        assert [status(connection) for connection in busy] == [200] * 2
+
+
+@pytest.mark.parametrize("limit", ["head", "body", "reply"])
+def test_every_wait_ends(codec, monkeypatch, limit, connect):
+    monkeypatch.setattr(Studio, "original_png", lambda *_: bytes(50 << 20))
+    with serving(create_app(codec, MAX_PIXELS), **{limit: 0.2}) as (address, running):
+        requests = {
+            "head": b"GET / HTTP/1.1\r\nHost:",
+            "body": upload_head(address, 1000) + b"abc",
+            "reply": f"GET /pictures/x/original.png HTTP/1.1\r\nHost: {address[0]}\r\n\r\n".encode(),
+        }
+        connection = connect(address, requests[limit])
+        until(lambda: running.server_state.connections)
+        until(lambda: not running.server_state.connections)
+        connection.settimeout(20)
+        with suppress(ConnectionResetError):
+            while connection.recv(1 << 20):
+                pass
+        assert about(address) == 200
+
+
+def test_slow_but_whole_requests_are_answered(codec, connect):
+    with serving(create_app(codec, MAX_PIXELS), head=20, body=0.2) as (address, _):
+        connection = connect(address, b"GET /about HTTP/1.1\r\n")
+        connection.sendall(f"Host: {address[0]}\r\n\r\n".encode())
+        assert status(connection) == 200
+        kept = HTTPConnection(*address, timeout=20)
+        kept.connect()
+        kept.auto_open = 0  # one connection, whose client may think between his requests
+        for pause in (0, 0.5):
+            time.sleep(pause)
+            kept.request("GET", "/about")
+            assert kept.getresponse().read()
+        kept.close()
+
+
+def test_uploads_under_way_share_a_budget(codec, connect):
+    one = 1 << 20
+    with serving(create_app(codec, MAX_PIXELS, uploads_bytes=0)) as (address, _):
+        held = [connect(address, upload_head(address, one) + bytes(one - 1)) for _ in range(4)]
+        refused: list[socket.socket] = []
+        until(lambda: refused.extend(set(select.select(held, [], [], 0)[0]) - set(refused)) or len(refused) == 3)
+        assert [status(connection) for connection in refused] == [503] * 3
+        for connection in held:
+            connection.close()
+        again = connect(address, upload_head(address, one) + bytes(one))  # what they held is free again
+        assert status(again) == 400
+
+
 # The command.
+
+
+def test_second_interrupt_ends_a_running_job(weights_path, connect):
+    program = """
+import sys, time
+from codec.api import Codec
+from codec.demo import server
+server.Studio.add_sample = lambda _: print("begun", flush=True) or time.sleep(300)
+with server.listen("127.0.0.1", 0) as listener:
+    print(listener.getsockname()[1], flush=True)
+    server.serve(Codec(sys.argv[1]), listener, "127.0.0.1", 10_000)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", program, weights_path]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        address = ("127.0.0.1", int(process.stdout.readline()))
+        connect(address, b"POST /sample HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)  # the first one waits for the job
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == -signal.SIGINT
 
 
 def test_command_says_where_it_serves_and_ends_in_peace(weights_path):

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from conftest import picture, reseal
 from PIL import Image
 
 from cli import main
-from codec.api import GREY_LEVEL, Codec
-from codec.errors import CodecError, CorruptError, ImageError, ModelMismatchError, TruncatedError
-from codec.format.bitstream import Header, unpack
-from codec.grid import (
-    MARGIN_PX,
-    Box,
-    Latents,
-    copy_overlap,
-    tile_box,
-    tile_boxes,
-    tile_region,
-    tiles_touching,
-    with_margin,
-)
+from codec.api import Codec
+from codec.decoder import GREY_LEVEL, Decoder, Latents, copy_overlap
+from codec.encoder import Search, read_pixels
+from codec.errors import CodecError, CorruptError, ModelMismatchError, TooLargeError, TruncatedError
+from codec.format.bitstream import unpack
+from codec.grid import Box, Grid
+from codec.network.config import MARGIN_PX
+from codec.quantise import CURVATURE
 
 HEIGHT, WIDTH, TILE_PX = 330, 400, 128  # 3×4 tiles
 COLUMNS = 4
+GRID = Grid(HEIGHT, WIDTH, TILE_PX, MARGIN_PX)
 REGIONS = [
     (0, 0, WIDTH, HEIGHT),
     (0, 0, 1, 1),
@@ -81,22 +76,47 @@ def crop(whole: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("tile_px", [64, 128, 1024])
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (64, 65), (400, 330), (1025, 130)])
 def test_tiles_cover_the_padded_image_once(width, height, tile_px):
-    header = Header(width, height, 0, b"", tile_px=tile_px)
+    grid = Grid(height, width, tile_px, MARGIN_PX)
     covered = np.zeros((-(-height // 64) * 64, -(-width // 64) * 64), int)
-    for box in tile_boxes(header):
+    for box in grid.tiles():
         assert box.height % 64 == box.width % 64 == 0
         covered[box.slices(Box(0, 0, *covered.shape))] += 1
     assert (covered == 1).all()
 
 
 def test_tiles_touching_are_those_that_share_pixels():
-    header = Header(WIDTH, HEIGHT, 0, b"", tile_px=TILE_PX)
     rng = np.random.default_rng(0)
     for _ in range(200):
         top, left = rng.integers(HEIGHT), rng.integers(WIDTH)
         box = Box(top, left, rng.integers(1, HEIGHT - top + 1), rng.integers(1, WIDTH - left + 1))
-        shared = [n for n, tile in enumerate(tile_boxes(header)) if tile.common(box).height * tile.common(box).width]
-        assert tiles_touching(header, box) == shared
+        shared = [n for n, tile in enumerate(GRID.tiles()) if tile.common(box).height * tile.common(box).width]
+        assert GRID.touching(box) == shared
+
+
+# Padding.
+
+
+@pytest.mark.parametrize(("side", "padded"), [(1, 64), (63, 64), (64, 64), (65, 128), (300, 320)])
+def test_sides_are_padded_to_multiples_of_64(side, padded):
+    assert Grid(side, 1, 64, MARGIN_PX).padded == (0, 0, padded, 64)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_padding_repeats_the_edge_and_crops_back(channels):
+    colour = picture(5, 70)[:, :, :channels]
+    x = read_pixels(colour, Box(0, 0, 64, 128))
+    assert x.shape == (64, 128, 3)
+    levels = np.rint(x * 255.0)
+    expected = np.broadcast_to(colour, (5, 70, 3))
+    np.testing.assert_array_equal(levels[:5, :70], expected)
+    np.testing.assert_array_equal(levels[5:, :70], np.broadcast_to(expected[-1:], (59, 70, 3)))
+    np.testing.assert_array_equal(levels[:, 70:], np.broadcast_to(levels[:, 69:70], (64, 58, 3)))
+
+
+def test_region_inside_the_image_is_not_padded():
+    colour = picture(192, 192)
+    x = read_pixels(colour, Box(64, 128, 64, 64))
+    np.testing.assert_array_equal(np.rint(x * 255.0), colour[64:128, 128:])
 
 
 # Regions.
@@ -131,33 +151,55 @@ def test_random_regions_of_a_grey_image(codec, tile_px):
 def test_region_reads_only_the_tiles_that_it_and_its_margin_touch(codec, data, whole, region):
     """All others are damaged; with one of its own damaged it fails."""
     x, y, width, height = region
-    near = tiles_touching(unpack(data), with_margin(Box(y, x, height, width), HEIGHT, WIDTH))
+    near = GRID.touching(GRID.with_margin(Box(y, x, height, width)))
     far = [number for number in range(len(unpack(data).tiles)) if number not in near]
     pixels = np.asarray(codec.decode(damaged(data, *far), region=region)).astype(int)
     assert np.abs(pixels - crop(whole, region)).max() <= 1
     with pytest.raises(CorruptError):
-        codec.decode(damaged(data, tiles_touching(unpack(data), Box(y, x, height, width))[-1]), region=region)
+        codec.decode(damaged(data, GRID.touching(Box(y, x, height, width))[-1]), region=region)
 
 
 def test_each_tile_is_decoded_once(codec, data, monkeypatch):
-    decode, numbers = Codec._decode_latents, []
+    decode, numbers = Decoder.latents, []
 
-    def counting(self: Codec, header: Header, data: bytes, number: int) -> np.ndarray:
+    def counting(self: Decoder, number: int) -> Latents:
         numbers.append(number)
-        return decode(self, header, data, number)
+        return decode(self, number)
 
-    monkeypatch.setattr(Codec, "_decode_latents", counting)
+    monkeypatch.setattr(Decoder, "latents", counting)
     for region in [None, *REGIONS]:
         numbers.clear()
         codec.decode(data, region=region)
         assert len(numbers) == len(set(numbers))
 
 
+def test_latents_of_three_rows_of_tiles_are_held(codec, monkeypatch):
+    """Memory does not grow with the height of a picture."""
+    decode, alive, most = Decoder.latents, weakref.WeakSet(), 0
+
+    class Held(np.ndarray):
+        """An array that can be referred to weakly, as those of NumPy cannot be hashed."""
+
+        __hash__ = object.__hash__
+
+    def counting(self: Decoder, number: int) -> Latents:
+        nonlocal most
+        latents = decode(self, number).view(Held)
+        alive.add(latents)
+        most = max(most, len(alive))
+        return latents
+
+    monkeypatch.setattr(Decoder, "latents", counting)
+    codec.decode(codec.encode(picture(64 * 8, 100), 0.1, tile_px=64))
+    assert most == 3 * 2
+
+
 def test_region_within_a_tile_needs_no_synthesis_of_the_rest(codec, monkeypatch):
     data = codec.encode(picture(512, 512), 0.5)
-    synthesise, shapes = codec.transforms.synthesise, []
+    backend = codec.model.backend
+    synthesise, shapes = backend.synthesise, []
     monkeypatch.setattr(
-        codec.transforms, "synthesise", lambda y, condition: shapes.append(y.shape[2:]) or synthesise(y, condition)
+        backend, "synthesise", lambda y, rate_point: shapes.append(y.shape[:2]) or synthesise(y, rate_point)
     )
     codec.decode(data, region=(200, 200, 20, 20))
     reach = MARGIN_PX // 16
@@ -183,25 +225,47 @@ def test_region_outside_the_image_is_the_callers_mistake(codec, data, region):
             decode(data, region=region)
 
 
-def test_limit_of_pixels_counts_the_image_not_the_region(codec, data):
-    with pytest.raises(ImageError, match="max_pixels"):
-        codec.decode(data, region=(0, 0, 1, 1), max_pixels=WIDTH * HEIGHT - 1)
+def test_limit_of_pixels_counts_the_padded_image_not_the_region(codec, data):
+    padded = GRID.padded.height * GRID.padded.width
+    assert codec.decode(data, region=(0, 0, 1, 1), max_pixels=padded).size == (1, 1)
+    with pytest.raises(TooLargeError, match="max_pixels"):
+        codec.decode(data, region=(0, 0, 1, 1), max_pixels=padded - 1)
+
+
+def test_tiles_that_are_larger_than_a_reader_accepts_are_refused(codec, data):
+    """Whatever the header says, memory goes with the area of a tile that is really there."""
+    small = codec.encode(picture(64, 64), 0.1, tile_px=2048)
+    assert codec.decode(small, max_tile_px=64).size == (64, 64)
+    with pytest.raises(TooLargeError, match="max_tile_px"):
+        codec.decode(data, region=(0, 0, 1, 1), max_tile_px=TILE_PX - 1)
+    with pytest.raises(ValueError, match="tile_px"):
+        codec.encode(picture(64, 64), 0.1, tile_px=2112)
+
+
+def test_progress_counts_the_tiles(codec, data):
+    counted = []
+    codec.decode(data, progress=lambda *counts: counted.append(counts))
+    codec.encode(picture(65, 64), tile_px=64, progress=lambda *counts: counted.append(counts))
+    assert counted == [(number, 12) for number in range(1, 13)] + [(1, 2), (2, 2)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
     """Memory is bounded by it; a latent does not see where the others were cut."""
     colour = picture(700, 300)[:, :, :channels]
-    (box,) = tile_boxes(Header(300, 700, 0, b"", tile_px=1024))
-    condition = codec._condition(3000)
-    with torch.inference_mode():
-        y = codec._analyse(colour, box, condition)
-    symbols = np.rint(16.0 * y[0].permute(1, 2, 0).numpy()).astype(np.int32) // 16 * 16
-    arguments = (colour, box, y, (...,), symbols, condition)
-    whole = codec._refine(*arguments)
-    assert (whole - y).abs().max() > 0.05
-    monkeypatch.setattr("codec.grid.BAND_LATENTS", 10)
-    torch.testing.assert_close(codec._refine(*arguments), whole, atol=1e-3, rtol=0.0)
+    (box,) = Grid(700, 300, 1024, MARGIN_PX).tiles()
+    y = codec.model.backend.analyse(read_pixels(colour, box), 3000)
+    search = Search(codec.model, colour, box, box, y, np.zeros((1, 1, 1), np.int32), 3000)
+    symbols = np.rint(16.0 * y).astype(np.int32) // 16 * 16
+    whole = search.look(symbols, gradient=True)
+    assert np.abs(whole.gradient).max() > 0.05 * CURVATURE
+    monkeypatch.setattr("codec.encoder.BAND_LATENTS", 10)
+    parts = search.look(symbols, gradient=True)
+    np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-3 * CURVATURE)
+    np.testing.assert_allclose(parts.error_bits, whole.error_bits, rtol=1e-3)
+    alone = search.look(symbols, gradient=False)
+    assert alone.gradient is None
+    np.testing.assert_allclose(alone.error_bits, whole.error_bits, rtol=1e-3)
 
 
 # Partial decoding.
@@ -219,19 +283,52 @@ def test_sound_file_has_no_damage(codec, data, whole):
 def test_damaged_tiles_are_grey_and_listed(codec, data, whole, tiles, sealed):
     """The others differ at most where the context of the damaged ones is missing."""
     broken = damaged(data, *tiles, sealed=sealed)
-    header = unpack(broken)
     image, damage = codec.decode_partial(broken)
-    assert [(part.tile, part.region) for part in damage] == [(tile, tile_region(header, tile)) for tile in tiles]
+    assert [(part.tile, part.region) for part in damage] == [(tile, GRID.region(tile)) for tile in tiles]
     assert all("damaged" in part.reason and "\n" not in part.reason for part in damage)
     pixels = np.asarray(image).astype(int)
     np.testing.assert_array_equal(pixels[:, :, 3], whole[:, :, 3])
     affected = np.zeros((HEIGHT, WIDTH), bool)
     for tile in tiles:
-        box = tile_box(header, tile)
-        x, y, width, height = tile_region(header, tile)
+        x, y, width, height = GRID.region(tile)
         assert (pixels[y : y + height, x : x + width, :3] == GREY_LEVEL).all()
-        affected[with_margin(box, HEIGHT, WIDTH).slices(Box(0, 0, 0, 0))] = True
+        affected[GRID.with_margin(GRID.tile(tile)).slices(Box(0, 0, 0, 0))] = True
     assert np.abs(pixels - whole)[~affected].max(initial=0) <= 1
+
+
+def test_damage_is_grey():
+    assert GREY_LEVEL == 128
+
+
+def test_partial_decoding_forgives_damage_alone(codec, data, monkeypatch):
+    """A fault of the program is no damage of the file."""
+
+    def faulty(self: Decoder, number: int) -> Latents:
+        raise KeyError(number)
+
+    monkeypatch.setattr(Decoder, "latents", faulty)
+    with pytest.raises(KeyError):
+        codec.decode_partial(data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_transforms_that_overflow_make_a_file_that_decodes(codec, monkeypatch, value):
+    """Also to pixels that are the same everywhere."""
+    backend = codec.model.backend
+    for name in ("analyse", "hyper_analyse", "synthesise"):
+        honest = getattr(backend, name)
+
+        def broken(planes: np.ndarray, rate_point: int, honest=honest) -> np.ndarray:
+            out = honest(planes, rate_point).copy()
+            out[::2] = value
+            return out
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, name, broken)
+            for effort in (0, 2):
+                pixels = np.asarray(codec.decode(codec.encode(picture(64, 64), 0.7, effort=effort)))
+            if name == "synthesise":
+                assert (pixels[::2] == (255 if value == np.inf else 0)).all()
 
 
 def test_missing_context_repeats_the_edge_of_the_tile(codec, data, whole, monkeypatch):
@@ -239,7 +336,7 @@ def test_missing_context_repeats_the_edge_of_the_tile(codec, data, whole, monkey
 
     def zero(part: Latents, source: Box, outer: Box) -> Latents:
         latents = np.zeros((outer.height // 16, outer.width // 16, part.shape[2]), np.int16)
-        copy_overlap(part, source, latents, outer)
+        copy_overlap(part, source, latents, outer, 16)
         return latents
 
     def error() -> float:
@@ -248,7 +345,7 @@ def test_missing_context_repeats_the_edge_of_the_tile(codec, data, whole, monkey
         return np.abs(pixels - whole)[beside].mean()
 
     repeated = error()
-    monkeypatch.setattr("codec.api.extended", zero)
+    monkeypatch.setattr("codec.decoder.extended", zero)
     assert 0.0 < repeated < 0.8 * error()
 
 
@@ -292,7 +389,7 @@ def test_region_of_a_damaged_file_is_the_crop_of_what_is_left(codec, data):
     for region in REGIONS:
         part, damage = codec.decode_partial(broken, region=region)
         x, y, width, height = region
-        near = tiles_touching(unpack(data), with_margin(Box(y, x, height, width), HEIGHT, WIDTH))
+        near = GRID.touching(GRID.with_margin(Box(y, x, height, width)))
         assert [found.tile for found in damage] == [5] * (5 in near)
         assert np.abs(np.asarray(part) - crop(left, region)).max() <= 1
 

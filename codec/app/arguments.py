@@ -1,20 +1,23 @@
-"""What the arguments of the command mean: parsers, options that several commands share, one input or many."""
+"""What the options of the command mean: parsers, and options that several commands share."""
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, fields
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from codec.app.files import STREAM, is_pattern, output_path
-from codec.format.bitstream import Region
+from codec.format.bitstream import DEFAULT_MAX_PIXELS, Region
 
-F = TypeVar("F", bound=Callable[..., Any])
+if TYPE_CHECKING:
+    from codec.api import Codec
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
 
 def parse_quality(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
@@ -63,8 +66,10 @@ def parse_shard(_: click.Context, __: click.Parameter, text: str | None) -> tupl
     return number, count
 
 
-def parse_suffix(_: click.Context, __: click.Parameter, text: str) -> str:
+def parse_suffix(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
     """A suffix, with or without its dot."""
+    if text is None:
+        return None
     suffix = "." + text.removeprefix(".")
     if Path("name" + suffix).suffix != suffix or suffix == ".":
         raise click.BadParameter(f"'{text}' is no suffix such as .png")
@@ -83,48 +88,130 @@ def parse_region(_: click.Context, __: click.Parameter, text: str | None) -> Reg
 
 
 @dataclass(frozen=True)
-class Many:
-    """How to work on many files; `jobs` is None for as many at a time as there are cores."""
+class How:
+    """How `encode` and `decode` treat files, whatever is done to them; `jobs` is None for one for each core."""
 
-    recursive: bool
+    force: bool
     skip_existing: bool
+    keep_time: bool
+    recursive: bool
     jobs: int | None
     shard: tuple[int, int] | None
+    as_json: bool
+    verbose: bool
+    quiet: bool
+
+    @property
+    def with_bar(self) -> bool:
+        """Whether to draw progress."""
+        return sys.stderr.isatty() and not self.quiet and not self.verbose
 
 
-def many_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options for many inputs, which the command takes as one argument `many`."""
+def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Inputs, output and how to treat them; the command takes `inputs`, `output` and `how`."""
 
     @wraps(command)
-    def wrapper(
-        *args: Any, recursive: bool, skip_existing: bool, jobs: int | None, shard: tuple[int, int] | None, **kwargs: Any
-    ) -> Any:
-        return command(*args, many=Many(recursive, skip_existing, jobs, shard), **kwargs)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        how = How(**{field.name: kwargs.pop(field.name) for field in fields(How)})
+        return command(*args, how=how, **kwargs)
 
-    for option in (
-        click.option(
-            "--shard", callback=parse_shard, metavar="I/N", help="Work on every N-th file only, from the I-th."
-        ),
-        click.option("--jobs", type=click.IntRange(1), help="Files at a time.  [default: as many as there are cores]"),
-        click.option("--skip-existing", is_flag=True, help="Leave outputs that exist."),
-        click.option("-r", "--recursive", is_flag=True, help="Also the folders in a folder."),
+    for option in reversed(
+        (
+            click.argument("inputs", metavar="IN... [OUT]", nargs=-1, required=True),
+            click.option(
+                "-o",
+                "--output",
+                help="File to write, - for stdout; for many inputs a folder, which is made if need be.",
+            ),
+            click.option(
+                "-f",
+                "--force",
+                is_flag=True,
+                help="Overwrite outputs; they keep their permissions, and links to them lead on.",
+            ),
+            click.option(
+                "--skip-existing", is_flag=True, help="Leave outputs that exist, and do not read their inputs."
+            ),
+            click.option("--keep-time", is_flag=True, help="Give outputs the times of their inputs."),
+            click.option(
+                "-r",
+                "--recursive",
+                is_flag=True,
+                help="Also the folders in a folder; links to folders are not followed.",
+            ),
+            click.option(
+                "--jobs", type=click.IntRange(1), help="Files at a time.  [default: as many as there are cores]"
+            ),
+            click.option(
+                "--shard", callback=parse_shard, metavar="I/N", help="Work on every N-th file only, from the I-th."
+            ),
+            json_option,
+            click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr."),
+            click.option("--quiet", is_flag=True, help="Say nothing but errors."),
+        )
     ):
         wrapper = option(wrapper)
     return wrapper
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which model, and where it runs; the command takes `load`, which loads it."""
+
+    @wraps(command)
+    def wrapper(*args: Any, weights: Path | None, device: str, threads: int | None, **kwargs: Any) -> Any:
+        return command(*args, load=partial(load_codec, weights, device, threads), **kwargs)
+
+    for option in (
+        click.option(
+            "--threads", type=click.IntRange(1), help="Cores to use.  [default: all, shared by the files of --jobs]"
+        ),
+        click.option("--device", default="cpu", show_default=True, help="Where the transforms run: cpu or cuda."),
+        click.option(
+            "--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped."
+        ),
+    ):
+        wrapper = option(wrapper)
+    return wrapper
+
+
+def megapixels_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A limit, which the command takes as `max_pixels`."""
+    return click.option(
+        "--max-megapixels",
+        "max_pixels",
+        type=click.FloatRange(0.0, min_open=True),
+        callback=lambda _, __, value: round(value * 1e6),
+        default=DEFAULT_MAX_PIXELS // 1_000_000,
+        show_default=True,
+        help="Refuse larger pictures.",
+    )(command)
+
+
+def load_codec(weights: Path | None, device: str, threads: int | None) -> Codec:
+    """Load the model; in a test, which calls several commands, the number of threads is only borrowed."""
+    import torch
+
+    from codec.api import Codec
+
+    if threads:
+        click.get_current_context().call_on_close(partial(torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(threads)
+    return Codec(weights, device)
 
 
 TARGETS = {"--target-bytes": "size_bytes", "--target-bpp": "bpp", "--target-psnr": "psnr_db"}  # as in codec/target.py
 
 
 def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that choose the rate; the command takes `quality`, and `target` or None as for `EncodeOptions`."""
+    """Options that choose the rate; the command takes `quality`, `target` and `lossless` as `Encoding` does."""
 
     @wraps(command)
-    def wrapper(*args: Any, quality: float | None, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, quality: float | None, lossless: bool, **kwargs: Any) -> Any:
         target = {name: value for name in TARGETS.values() if (value := kwargs.pop(name)) is not None}
-        if len(target) + (quality is not None) > 1:
-            raise click.UsageError(f"give one of --quality, {', '.join(TARGETS)}")
-        return command(*args, quality=0.5 if quality is None else quality, target=target or None, **kwargs)
+        if len(target) + (quality is not None) + lossless > 1:
+            raise click.UsageError(f"give one of --quality, --lossless, {', '.join(TARGETS)}")
+        quality = 0.5 if quality is None else quality
+        return command(*args, quality=quality, target=target or None, lossless=lossless, **kwargs)
 
     for flag, help_text in (
         ("--target-psnr", "Choose the quality for a PSNR of so many dB."),
@@ -132,51 +219,7 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ("--target-bytes", "Choose the quality for a file of so many bytes."),
     ):
         wrapper = click.option(flag, TARGETS[flag], type=float, callback=parse_positive, help=help_text)(wrapper)
+    help_text = "Keep every pixel, of 8 bits a channel, as it is; needs most bytes for photographs."
+    wrapper = click.option("--lossless", is_flag=True, help=help_text)(wrapper)
     help_text = "0 (fewest bits) to 1, or a percentage.  [default: 0.5]"
     return click.option("-q", "--quality", callback=parse_quality, help=help_text)(wrapper)
-
-
-def loudness_options(command: F) -> F:
-    """How much is said."""
-    command = click.option("--quiet", is_flag=True, help="Say nothing but errors.")(command)
-    return click.option("-v", "--verbose", is_flag=True, help="Say more, on stderr.")(command)
-
-
-inputs_argument = click.argument(
-    "inputs", metavar="IN... [OUT]", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True)
-)
-weights_option = click.option(
-    "--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped."
-)
-device_option = click.option(
-    "--device", default="cpu", show_default=True, help="Where the transforms run: cpu or cuda."
-)
-output_option = click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="File to write, - for stdout; a folder for many inputs."
-)
-force_option = click.option("-f", "--force", is_flag=True, help="Overwrite the output.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-
-
-def folder_of_many(inputs: tuple[Path, ...], output: Path | None) -> Path | None:
-    """The folder for the results, if a command is about a folder, a pattern, or files that go to a folder."""
-    many = [path for path in inputs if path.is_dir() or is_pattern(path)]
-    if output is None or output == STREAM or output.is_file():
-        if many:
-            kind = "folder" if many[0].is_dir() else "pattern"
-            raise click.ClickException(f"{many[0]} is a {kind}; give the folder for the results with -o")
-        return None
-    several = len(inputs) > 1 and not output.suffix
-    return output if many or several or output.is_dir() else None
-
-
-def single(inputs: tuple[Path, ...], output: Path | None, suffix: str, force: bool, many: Many) -> tuple[Path, Path]:
-    """Source and output of a command on one file: IN, IN OUT or IN -o OUT."""
-    if len(inputs) > 2 or (len(inputs) == 2 and output):
-        raise click.UsageError(
-            "several inputs need a folder for the results, given with -o; make it first if it has a suffix"
-        )
-    if many.shard:
-        raise click.UsageError("--shard is for many inputs")
-    target = inputs[1] if len(inputs) == 2 else output
-    return inputs[0], output_path(target, inputs[0], suffix, force or many.skip_existing)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from codec.app.files import is_yoto
 from codec.errors import ImageError
-from codec.format.bitstream import MAGIC
 from codec.picture.image import Planes, Uint8Array, open_image, psnr_db, to_planes
 
 if TYPE_CHECKING:
@@ -85,9 +85,7 @@ def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Compa
 
 
 def _planes(path: Path, load: Callable[[], Codec]) -> Planes:
-    with path.open("rb") as file:
-        is_yoto = file.read(len(MAGIC)) == MAGIC
-    return to_planes(load().decode(path.read_bytes()) if is_yoto else open_image(path))
+    return to_planes(load().decode(path.read_bytes()) if is_yoto(path) else open_image(path))
 
 
 def _alpha_equal(a: Planes, b: Planes) -> bool | None:

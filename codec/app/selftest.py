@@ -24,10 +24,10 @@ import numpy.typing as npt
 import torch
 
 from codec.api import Codec
+from codec.decoder import Decoder
 from codec.errors import CodecError, CorruptError, WeightsError
 from codec.format.bitstream import unpack
 from codec.format.entropy import LAST_SILENT_ROW, SymbolDecoder, encode_symbols
-from codec.grid import tile_boxes
 from codec.network.integer import LATENT_BITS, LATENT_LIMIT, Z_LIMIT, IntArray, IntegerPrior, exact_dtype
 from codec.picture.image import Uint8Array, to_planes
 
@@ -212,7 +212,9 @@ def exchanged(sender: Codec, receiver: Codec, send: Setting, receive: Setting) -
 
 def latents(codec: Codec, data: bytes) -> list[npt.NDArray[np.integer]]:
     header = unpack(data)
-    return [codec._decode_latents(header, data, number) for number, _ in enumerate(tile_boxes(header))]
+    decoder = Decoder.of(codec.model, header, data)
+    found = (decoder.latents(number) for number in range(header.tile_count))
+    return [y_hat for y_hat in found if y_hat is not None]
 
 
 def check_files(codec: Codec) -> Iterator[Check]:

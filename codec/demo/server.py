@@ -11,17 +11,21 @@
 
 F is yoto (default), or jpeg, webp or avif for the file of that format of as many bytes. Every error is
 {"error": one line}. Pictures and files are kept in memory, within a budget, and forgotten when they are the oldest.
+Uploads under way are held within another; see connection.py for how long clients may take.
 """
 
 from __future__ import annotations
 
 import asyncio
+import io
 import math
+import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
@@ -33,9 +37,11 @@ from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codec.api import Codec
+from codec.demo.connection import Connection, Limits
 from codec.demo.peers import writable_peers
 from codec.demo.studio import ForgottenError, Form, Studio
 from codec.errors import CodecError, TooLargeError
@@ -43,8 +49,8 @@ from codec.errors import CodecError, TooLargeError
 PAGE = Path(__file__).parent / "static"
 BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
 HEAD_BYTES = 1 << 20  # and its metadata
+UPLOADS_BYTES = 256 << 20  # of all that are under way or wait to be opened; one alone may have more
 MAX_WAITING = 16  # requests
-MAX_CONNECTIONS = 32  # each may hold an upload that is not complete
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -101,11 +107,15 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            refusal = self._refusal(Headers(scope=scope), scope["path"])
-            app = JSONResponse({"error": refusal}, 403) if refusal else self.app
+            try:
+                refusal = self._refusal(Headers(scope=scope), scope["path"])
+                app = JSONResponse({"error": refusal}, 403) if refusal else self.app
+            except ValueError:
+                app = JSONResponse({"error": "the request has a malformed header Host or Origin"}, 400)
             await app(scope, receive, send_guarded)
 
     def _refusal(self, headers: Headers, path: str) -> str | None:
+        """Why a request is refused, if it is; ValueError if a header is malformed."""
         host, origin = headers.get("host", ""), headers.get("origin")
         if not is_own_host(host, self.names):
             return "this server does not answer to that host name"
@@ -118,39 +128,72 @@ class Guard:
 
 
 def is_own_host(host: str, names: frozenset[str]) -> bool:
-    """Whether a Host header is an address, which no site can bind to another machine, or one of these names."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name not in names:
-            ip_address(name)
-    except ValueError:  # no address, or no host at all
-        return False
-    return True
+    """Whether a Host header is an address, which no site can bind to another machine, or one of these names.
+
+    Raises:
+        ValueError: the header is malformed.
+    """
+    name = urlsplit(f"//{host}").hostname or ""
+    if name in names:
+        return True
+    with suppress(ValueError):
+        ip_address(name)
+        return True
+    return False
 
 
-async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The body of a request; 413 as soon as it is known to be too large."""
-    too_large = HTTPException(413, f"the file is larger than the limit of {limit_bytes / 1e6:.1f} MB")
-    if int(request.headers.get("content-length", 0)) > limit_bytes:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit_bytes:
-            raise too_large
-    return bytes(body)
+class Uploads:
+    """The bodies of requests, within a limit each and a budget together, from their first byte to their last use."""
+
+    def __init__(self, limit_bytes: int, budget_bytes: int) -> None:
+        self.limit_bytes, self._budget_bytes = limit_bytes, budget_bytes
+        self._held_bytes = 0
+
+    @asynccontextmanager
+    async def body(self, request: Request) -> AsyncIterator[io.BytesIO]:
+        """The body of a request; 413 as soon as it is known to be too large, 503 when others leave it no room."""
+        if self._length(request) > self.limit_bytes:
+            raise self._too_large()
+        body = io.BytesIO()
+        try:
+            async for chunk in request.stream():
+                body.write(chunk)
+                self._held_bytes += len(chunk)
+                if body.tell() > self.limit_bytes:
+                    raise self._too_large()
+                if self._held_bytes > self._budget_bytes:
+                    raise HTTPException(503, "too many uploads at once; try again in a moment")
+            yield body
+        finally:
+            self._held_bytes -= body.tell()
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"the file is larger than the limit of {self.limit_bytes / 1e6:.1f} MB")
+
+    def _length(self, request: Request) -> int:
+        try:
+            return int(request.headers.get("content-length", 0))
+        except ValueError:
+            raise HTTPException(400, "the request has a malformed header Content-Length") from None
 
 
-def create_app(codec: Codec, max_pixels: int, names: frozenset[str] = frozenset({"localhost"})) -> ASGIApp:
+def create_app(
+    codec: Codec,
+    max_pixels: int,
+    names: frozenset[str] = frozenset({"localhost"}),
+    uploads_bytes: int = UPLOADS_BYTES,
+) -> ASGIApp:
     """The server's application.
 
     Args:
         codec: what codes.
         max_pixels: limit of an upload; that of its bytes follows from it.
         names: host names, besides addresses, under which browsers reach it.
+        uploads_bytes: limit of all uploads at a time, but room for one of the largest is always given.
     """
     studio, worker = Studio(codec, max_pixels), Worker()
     limit_bytes = BYTES_PER_PX * max_pixels + HEAD_BYTES
+    uploads = Uploads(limit_bytes, max(uploads_bytes, limit_bytes))
     app = FastAPI(openapi_url=None)
 
     @app.get("/about")
@@ -164,7 +207,8 @@ def create_app(codec: Codec, max_pixels: int, names: frozenset[str] = frozenset(
 
     @app.post("/pictures")
     async def upload(request: Request) -> dict[str, object]:
-        return await worker.run(request, studio.add, await read_body(request, limit_bytes))
+        async with uploads.body(request) as body:
+            return await worker.run(request, studio.add, body)
 
     @app.post("/sample")
     async def sample(request: Request) -> dict[str, object]:
@@ -222,6 +266,10 @@ def _answer_errors_in_one_line(app: FastAPI) -> None:
     async def forgotten(_: Request, error: ForgottenError) -> Response:
         return answer(404, error)
 
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return answer(499, "the request was withdrawn")
+
     @app.exception_handler(MemoryError)
     async def too_much(_: Request, __: MemoryError) -> Response:
         return answer(413, "not enough memory for this image")
@@ -236,11 +284,31 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
 
 
+class Server(uvicorn.Server):
+    """A server that the second Ctrl+C ends at once, even amid a job, which no thread can be asked to leave."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop once the running job is done; if told again, as any process does."""
+        signal.signal(sig, signal.SIG_DFL)
+        super().handle_exit(sig, frame)
+
+
+def make_server(app: ASGIApp, limits: Limits) -> Server:
+    """A server whose clients keep within limits."""
+    config = uvicorn.Config(
+        app,
+        http=Connection.within(limits),
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        limit_concurrency=limits.connections + 1,  # a new client, if no other can give way, is told to come back
+    )
+    return Server(config)
+
+
 def serve(codec: Codec, listener: socket.socket, host: str, max_pixels: int) -> None:
     """Answer requests until interrupted."""
     app = create_app(codec, max_pixels, frozenset({"localhost", host.lower()}))
-    config = uvicorn.Config(
-        app, log_level="warning", lifespan="off", ws="none", server_header=False, limit_concurrency=MAX_CONNECTIONS
-    )
     with suppress(KeyboardInterrupt):  # raised again once the server has stopped in good order
-        uvicorn.Server(config).run(sockets=[listener])
+        make_server(app, Limits()).run(sockets=[listener])

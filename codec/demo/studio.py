@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -12,6 +13,7 @@ import skimage.data
 
 from codec.api import Codec
 from codec.demo.peers import decode_peer, encode_at_size
+from codec.errors import TooLargeError
 from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, unpack
 from codec.picture.image import Planes, open_image, psnr_db, to_pil, to_planes
 
@@ -87,14 +89,26 @@ class Studio:
         self._pictures: Shelf[Picture] = Shelf(PICTURES_BYTES)
         self._files: Shelf[Coded] = Shelf(FILES_BYTES)
 
-    def add(self, data: bytes) -> dict[str, object]:
+    def add(self, upload: io.BytesIO) -> dict[str, object]:
         """Take in a picture or a .yoto file; return what the page needs to know of it."""
+        data = upload.getvalue()
         header = unpack(data, self.max_pixels) if data.startswith(MAGIC) else None
         if header:
             planes = to_planes(self.codec.decode(data, max_pixels=self.max_pixels))
         else:
-            planes = to_planes(open_image(io.BytesIO(data), max_pixels=self.max_pixels))
+            planes = to_planes(open_image(upload, max_pixels=self.max_pixels))
+            self._check_padded(planes)
         return self._keep(hashlib.sha256(data).hexdigest(), Picture(planes, len(data), header))
+
+    def _check_padded(self, planes: Planes) -> None:
+        """Refuse a picture, thin as a line, that takes more time than its pixels say."""
+        height, width = planes.colour.shape[:2]
+        coded = Header(width, height, 0, self.codec.weights.model_id).padded_pixels
+        if coded > self.max_pixels:
+            raise TooLargeError(
+                f"the image has {width}×{height} px, which are coded as {coded},"
+                f" more than the limit of {self.max_pixels}"
+            )
 
     def add_sample(self) -> dict[str, object]:
         """Take in a picture that needs no file."""
@@ -143,7 +157,7 @@ class Studio:
         if form == "yoto":
             data, used, fits = self.codec.encode(to_pil(planes), quality), quality, True
             size_bytes = colour_bytes(data)
-            colour = to_planes(self.codec.decode(data, max_pixels=self.max_pixels)).colour
+            colour = to_planes(self.codec.decode(data, max_pixels=sys.maxsize)).colour
         else:
             limit_bytes = self.coded(key, quality, "yoto").colour_bytes
             data, used = encode_at_size(planes.colour, form, limit_bytes)

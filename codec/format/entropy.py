@@ -1,17 +1,14 @@
 """Symbols ↔ bytes: ANS coding with integer frequency tables. Knows no network.
 
-A stream is written for a sequence of stages; the decoder reads them in the same order, and may compute the
-table rows of a stage from the symbols of those before it. Within a stage, symbols are coded in the order of
-their table row, then of position.
-
-    stream = LEB128 length of the escapes | escapes | ANS words, uint32 little-endian
-    escape = zigzag LEB128 of a symbol outside its table
+A stream is written for a sequence of stages; the decoder reads them in the same order, and may compute the table rows
+of a stage from the symbols of those before it. `SPECIFICATION.md` says how symbols become bytes.
 
 Range: |symbol| ≤ MAX_SYMBOL. Asymmetric numeral systems: Duda 2013, arXiv:1311.2540.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 
 import constriction
@@ -25,6 +22,11 @@ FREQUENCY_BITS = 16
 # Up to this row a zero-mean Gaussian bin holds all but 1e-4 of the mass: such symbols are zero and cost nothing.
 LAST_SILENT_ROW = 1
 MAX_SYMBOL = 1 << 14
+
+
+def integers_crc(z: IntArray, y_hat: IntArray) -> int:
+    """CRC-32 of a tile's integers, as `bitstream.py` defines it."""
+    return zlib.crc32(y_hat.astype("<i2").tobytes(), zlib.crc32(z.astype("<i1").tobytes()))
 
 
 class SymbolTables:
@@ -50,15 +52,25 @@ class SymbolTables:
         categorical = constriction.stream.model.Categorical
         self.models = [categorical(row.astype(np.float64) / (1 << FREQUENCY_BITS), perfect=False) for row in self.rows]
 
-    def ideal_bits(self, symbols: IntArray, indexes: IntArray) -> float:
-        """Code length under the tables, escapes as in the stream, silent rows free."""
-        bits = 0.0
-        for row, part in _by_row(indexes):
-            frequencies, values = self.rows[row], symbols[part]
-            inside = np.abs(values) <= self.radii[row]
-            slots = np.where(inside, values + self.radii[row] + 1, 0)
-            bits += float((FREQUENCY_BITS - np.log2(frequencies[slots])).sum())
-            bits += 8.0 * len(_pack_escapes(values[~inside].tolist()))
+        self.costs = self._costs()
+
+    def _costs(self) -> npt.NDArray[np.float32]:
+        """Bits of a symbol by its row and magnitude, those beyond the row's radius as an escape without its number."""
+        costs = np.zeros((len(self.rows), int(self.radii.max()) + 2), np.float32)
+        for row, (radius, frequencies) in enumerate(zip(self.radii, self.rows, strict=True)):
+            bits = FREQUENCY_BITS - np.log2(frequencies)
+            costs[row] = bits[0]
+            costs[row, : radius + 1] = bits[radius + 1 :]
+        costs[: LAST_SILENT_ROW + 1] = 0.0
+        return costs
+
+    def bits(self, symbols: IntArray, indexes: IntArray) -> npt.NDArray[np.float32]:
+        """Code length of each symbol under its row of the tables, escapes as in the stream, silent rows free."""
+        magnitudes = np.abs(symbols)
+        bits = self.costs[indexes, np.minimum(magnitudes, self.costs.shape[1] - 1)]
+        outside = (magnitudes > self.radii[indexes]) & (indexes > LAST_SILENT_ROW)
+        if outside.any():
+            bits[outside] += [8.0 * len(_pack_escapes([value])) for value in symbols[outside].tolist()]
         return bits
 
 
@@ -100,11 +112,16 @@ def _unpack_varint(data: bytes, position: int) -> tuple[int, int]:
 def encode_symbols(stages: Sequence[tuple[IntArray, IntArray]], tables: SymbolTables) -> bytes:
     """Encode stages of (symbols, table rows), each pair two int32 arrays of equal length.
 
-    Symbols in silent rows must be zero, see LAST_SILENT_ROW.
+    Raises:
+        ValueError: a symbol cannot be written: it is not zero in a silent row (see LAST_SILENT_ROW), or out of range.
     """
     chunks: list[tuple[int, IntArray]] = []
     escapes: list[int] = []
     for symbols, indexes in stages:
+        if symbols[indexes <= LAST_SILENT_ROW].any():
+            raise ValueError(f"symbols in rows up to {LAST_SILENT_ROW} are not written and must be zero")
+        if len(symbols) and max(symbols.max(), -symbols.min()) > MAX_SYMBOL:
+            raise ValueError(f"a symbol lies beyond ±{MAX_SYMBOL}")
         for row, part in _by_row(indexes):
             values, radius = symbols[part], tables.radii[row]
             inside = np.abs(values) <= radius

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageErro
 
 from codec.errors import ImageError, TooLargeError
 from codec.format.bitstream import SIDE_MAX, Metadata, pack_alpha
+from codec.picture import formats
 
 Uint8Array = npt.NDArray[np.uint8]
 ImageLike = Image.Image | Uint8Array | torch.Tensor
@@ -27,9 +28,14 @@ _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB
 _OTHER_COLOUR_MODELS = ("CMYK", "YCbCr", "LAB", "HSV")
 SIXTEEN_BITS = (0.0, 65535.0)
 
-_ALTERED_BY_PILLOW = ("ICO", "ICNS", "SPIDER")  # written in other sizes or as floating point
 _WITHOUT_ALPHA = ("BMP", "DIB", "PPM")  # where Pillow would drop it and not say so
-_LOSSY = {"JPEG": 95, "WEBP": 95, "AVIF": 95}  # Pillow's own 75 would cost more than a good .yoto file did
+_LOSSY = {
+    "JPEG": 95,
+    "WEBP": 95,
+    "AVIF": 95,
+    "HEIF": 95,
+    "JXL": 95,
+}  # Pillow's own 75 would cost more than a good .yoto file did
 _TIFF_XMP_TAG = 700
 # Description, maker, model, resolution with its unit, software, date, artist, computer, copyright.
 _TIFF_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
@@ -74,6 +80,7 @@ def open_image(
         TooLargeError: it has more than `max_pixels`, or more than Pillow's own limit; found before they are decoded.
         OSError: the file cannot be opened.
     """
+    formats.plugins()
     name = source if isinstance(source, str | os.PathLike) else "the input"
     try:
         with warnings.catch_warnings():
@@ -87,7 +94,7 @@ def open_image(
                 frames(image)  # which Pillow remembers; it cannot be counted once the file is closed
                 image.load()
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image that can be read") from error
+        raise ImageError(f"{name} is not an image that can be read{_hint(source)}") from error
     except Image.DecompressionBombError as error:
         raise TooLargeError(f"{name} is too large: {error}") from error
     except (SyntaxError, ValueError, EOFError) as error:
@@ -105,21 +112,22 @@ def open_image(
     return image
 
 
+def _hint(source: str | os.PathLike[str] | BinaryIO) -> str:
+    """What to install for a picture that cannot be read, if that would help."""
+    if isinstance(source, str | os.PathLike):
+        with open(source, "rb") as file:
+            missing = formats.missing_plugin(Path(source).suffix, file.read(16))
+    else:
+        source.seek(0)
+        missing = formats.missing_plugin("", source.read(16))
+    return f"; {missing}" if missing else ""
+
+
 def _loses_depth(image: Image.Image) -> bool:
     """Whether Pillow is about to read 16 bits a channel as 8, as it does for colour in PNG, TIFF and PPM."""
     if image.mode not in _GREY_MODES + _COLOUR_MODES:
         return False
     return any(";16" in str(tile[3]) or (tile[0] == "ppm" and tile[3][-1] > 255) for tile in getattr(image, "tile", ()))
-
-
-def readable_suffixes() -> set[str]:
-    """Suffixes, lower case, of the files that Pillow reads by itself, without those that it only identifies."""
-    identified = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}
-    return {
-        suffix
-        for suffix, form in Image.registered_extensions().items()
-        if form in Image.OPEN and form not in identified and suffix != ".yoto"
-    }
 
 
 def frames(image: Image.Image) -> int:
@@ -270,10 +278,7 @@ def save_image(image: Image.Image, suffix: str) -> bytes:
     Raises:
         ImageError: Pillow writes no such format, or not images of this mode.
     """
-    extensions = Image.registered_extensions()
-    form = extensions.get(suffix.lower())
-    if form not in Image.SAVE or form in _ALTERED_BY_PILLOW:
-        raise ImageError(f"files with the suffix '{suffix}' cannot be written; use .png")
+    form = formats.format_to_write(suffix)
     if form in _WITHOUT_ALPHA and image.has_transparency_data:
         raise ImageError(f"a {image.mode} image cannot be written as {form}: it has no alpha channel; use .png")
     blocks: dict[str, Any] = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if name in image.info}

@@ -1,0 +1,100 @@
+"""Which formats pictures come in and go to. Needs neither NumPy nor torch, so that mistakes show at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+from PIL import Image
+
+from codec.errors import ImageError
+
+_ONLY_IDENTIFIED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow knows their headers, not their pixels
+_ALTERED_BY_PILLOW = {"ICO", "ICNS", "SPIDER"}  # written in other sizes or as floating point
+_HEIF, _JXL = "pillow-heif", "pillow-jxl-plugin"
+_PLUGINS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF, ".jxl": _JXL}
+_MAGIC = {b"ftyphe": _HEIF, b"ftypmif1": _HEIF, b"\xff\x0a": _JXL, b"\x00\x00\x00\x0cJXL ": _JXL}
+
+
+@cache
+def plugins() -> frozenset[str]:
+    """Load those of the extra `formats` that are installed; their names as packages."""
+    loaded = set()
+    try:
+        import_module("pillow_heif").register_heif_opener()
+        loaded.add(_HEIF)
+    except ImportError:
+        pass
+    try:
+        import_module("pillow_jxl")
+        loaded.add(_JXL)
+    except ImportError:
+        pass
+    return frozenset(loaded)
+
+
+def missing_plugin(suffix: str, head: bytes = b"") -> str | None:
+    """What to install for files of a suffix, or of these first bytes, if they could be read then."""
+    named = {_PLUGINS.get(suffix.lower())}
+    named |= {package for magic, package in _MAGIC.items() if head.startswith(magic) or head[4:].startswith(magic)}
+    missing = sorted(package for package in named if package and package not in plugins())
+    return f"needs {missing[0]}: pip install 'yoto-codec[formats]'" if missing else None
+
+
+def readable_suffixes() -> set[str]:
+    """Suffixes, lower case, of the files that can be read as pictures, but for .yoto."""
+    plugins()
+    return {
+        suffix
+        for suffix, form in Image.registered_extensions().items()
+        if form in Image.OPEN and form not in _ONLY_IDENTIFIED and suffix != ".yoto"
+    }
+
+
+def format_to_write(suffix: str) -> str:
+    """Pillow's name of the format that a file suffix stands for; ImageError if none can be written."""
+    plugins()
+    form = Image.registered_extensions().get(suffix.lower())
+    if form not in Image.SAVE or form in _ALTERED_BY_PILLOW or form == "YOTO":
+        hint = missing_plugin(suffix) or "cannot be written"
+        raise ImageError(f"files with the suffix '{suffix}' {hint}; use .png")
+    return str(form)
+
+
+def losses(image: Image.Image, suffix: str) -> list[str]:
+    """What the format of a suffix cannot hold of a picture (L, LA, RGB or RGBA), a line each; only GIF has limits."""
+    if Image.registered_extensions().get(suffix.lower()) != "GIF":
+        return []
+    found = []
+    if image.mode.startswith("RGB") and image.convert("RGB").getcolors(256) is None:
+        found.append("GIF holds 256 colours, and the picture has more; .png keeps them")
+    if "A" in image.getbands() and any(image.getchannel("A").histogram()[1:255]):
+        found.append("GIF holds no half transparent pixels, and the picture has some; .png keeps them")
+    return found
+
+
+def looks_like_picture(path: Path) -> bool:
+    """Whether a path has a picture's suffix, or is a file in which Pillow sees a picture."""
+    if path.suffix.lower() in readable_suffixes() | _PLUGINS.keys():
+        return True
+    if path.suffix.lower() == ".yoto" or not os.path.isfile(path):
+        return False
+    try:
+        with Image.open(path):
+            return True
+    except Exception:  # whatever a reader of pictures stumbles over
+        return False
+
+
+@contextmanager
+def pillows_limit_lifted() -> Iterator[None]:
+    """Let whoever has a limit of his own open pictures of any size: Pillow's holds for the whole process."""
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

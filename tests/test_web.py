@@ -1,0 +1,245 @@
+"""The decoder in `web/` in headless Chromium: the same integers, pixels within one level, the same refusals."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import http.server
+import io
+import shutil
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chromium import start
+from conftest import picture, reseal
+from PIL import Image
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+from codec.errors import CodecError
+from codec.format.bitstream import unpack
+from tests.fuzz import MAX_PIXELS, mutate, samples
+from training.browser import write
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = sorted((ROOT / "tests" / "golden").rglob("*.yoto"))
+WAIT_S = 120
+FUZZED = 1000
+
+# Decodes files one by one; answers what became of each: its parts, or the name of the error.
+DECODE = """
+const [files, options, done] = arguments;
+const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const text = (data) => {
+  let out = "";
+  for (let i = 0; i < data.length; i += 32768) out += String.fromCharCode(...data.subarray(i, i + 32768));
+  return btoa(out);
+};
+(async () => {
+  const { sharedDecoder } = await import("/yoto.js");
+  const answers = [];
+  for (const file of files) {
+    const parts = [];
+    const add = (part) => parts.push({ ...part, pixels: text(new Uint8Array(part.pixels.buffer)) });
+    const failed = ({ name, message }) => ({ error: name, message });
+    answers.push(await sharedDecoder().decode(bytes(file), options, undefined, add).then(() => ({ parts }), failed));
+  }
+  return answers;
+})().then(done, (error) => done(String(error)));
+"""
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the page is served as static files, with the shipped model and the tiny one."""
+    folder = tmp_path_factory.mktemp("site")
+    assert (ROOT / "web" / "vendor" / "kernel.wasm").exists(), "web/ is not built: make web/vendor/.built (needs npm)"
+    for path in (ROOT / "web").iterdir():
+        if path.name not in ("models", "node_modules"):
+            (folder / path.name).symlink_to(path)
+    write(folder / "models")
+    write(folder / "models", weights_path)
+    shutil.copytree(ROOT / "tests" / "golden", folder / "golden")
+    handler = functools.partial(QuietHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def driver(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    driver = start(tmp_path_factory.mktemp("profile"))
+    driver.set_script_timeout(WAIT_S)
+    driver.get(address)
+    yield driver
+    driver.quit()
+
+
+def decode(driver: webdriver.Chrome, files: list[bytes], **options: object) -> list[dict[str, Any]]:
+    """What becomes of each file in the browser."""
+    answers = driver.execute_async_script(DECODE, [base64.b64encode(data).decode() for data in files], options)
+    assert isinstance(answers, list), answers
+    return answers
+
+
+def boxes(answer: dict[str, Any]) -> list[tuple[int, int, int, int]]:
+    """Left, top, width and height of the parts, in the order in which they came."""
+    return [(part["left"], part["top"], part["width"], part["height"]) for part in answer["parts"]]
+
+
+def assembled(answer: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    """The picture of all parts, uint8 (H, W, 4); what no part covers is transparent pink."""
+    canvas = np.full((size[1], size[0], 4), (255, 0, 255, 0), np.uint8)
+    for part, (left, top, width, height) in zip(answer["parts"], boxes(answer), strict=True):
+        pixels = np.frombuffer(base64.b64decode(part["pixels"]), np.uint8)
+        canvas[top : top + height, left : left + width] = pixels.reshape(height, width, 4)
+    return canvas
+
+
+def difference(found: np.ndarray, expected: Image.Image | np.ndarray) -> int:
+    """Largest difference of a level, alpha included."""
+    wanted = expected if isinstance(expected, np.ndarray) else np.asarray(expected.convert("RGBA"))
+    return int(np.abs(found.astype(int) - wanted).max())
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_golden_file_decodes_to_its_picture(driver, path):
+    """The integers are those of the CRC in the file, see below; so only the synthesis can differ."""
+    (answer,) = decode(driver, [path.read_bytes()])
+    with Image.open(path.with_suffix(".png")) as image:
+        assert difference(assembled(answer, image.size), image) <= 1
+
+
+def test_other_integers_are_noticed(driver, codec):
+    data = bytearray(codec.encode(picture(64, 64), 0.5))
+    end = unpack(bytes(data)).tiles[0].start - 4
+    struct.pack_into("<I", data, end - 4, 1 ^ struct.unpack_from("<I", data, end - 4)[0])
+    (answer,) = decode(driver, [reseal(bytes(data))])
+    assert answer["error"] == "CorruptError"
+    assert "other integers" in answer["message"]
+
+
+def test_region_comes_first_and_alone_if_asked(driver, codec):
+    data = codec.encode(picture(200, 300), 0.9, tile_px=64)
+    whole = codec.decode(data)
+    region = {"x": 130, "y": 70, "width": 60, "height": 100}
+    first, only = decode(driver, [data], first=region)[0], decode(driver, [data], first=region, only=True)[0]
+    assert boxes(first)[:2] == [(128, 64, 64, 64), (128, 128, 64, 64)]
+    assert len(boxes(first)) == 20
+    assert boxes(only) == [(128, 64, 64, 64), (128, 128, 64, 48)]
+    assert difference(assembled(first, whole.size), whole) <= 1
+    part = np.s_[64:176, 128:192]
+    assert difference(assembled(only, whole.size)[part], np.asarray(whole.convert("RGBA"))[part]) <= 1
+
+
+def test_damaged_files_get_the_same_verdict(driver, codec):
+    """A seeded thousand, nine in ten with their checksums made right."""
+    files = samples(codec)
+    inputs = [mutate(np.random.default_rng([3, i]), files) for i in range(FUZZED)]
+    verdicts = []
+    for data in inputs:
+        try:
+            codec.decode(data, max_pixels=MAX_PIXELS)
+            verdicts.append(None)
+        except CodecError as error:
+            verdicts.append(type(error).__name__)
+    answers = [
+        answer for at in range(0, FUZZED, 50) for answer in decode(driver, inputs[at : at + 50], maxPixels=MAX_PIXELS)
+    ]
+    found = [answer.get("error") for answer in answers]
+    assert [name is None for name in found] == [name is None for name in verdicts]
+    assert all("\n" not in answer.get("message", "") for answer in answers)
+    counts = Counter(name for name in found if name)
+    assert FUZZED - counts.total() > FUZZED // 50
+    assert {"CorruptError", "TruncatedError", "TooLargeError", "UnsupportedVersionError", "LoadError"} <= set(counts)
+
+
+class Page:
+    """The viewer, in a user's words."""
+
+    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
+        self.driver = driver
+        driver.get(address)
+        driver.get_log("browser")
+
+    def text(self, name: str) -> str:
+        return self.driver.find_element(By.ID, name).text
+
+    def until(self, name: str, claim: str) -> None:
+        WebDriverWait(self.driver, WAIT_S, 0.05).until(lambda _: claim in self.text(name))
+
+    def shown(self) -> np.ndarray:
+        address = self.driver.execute_script(
+            "return document.querySelector('yoto-image').canvas.toDataURL('image/png')"
+        )
+        return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).convert("RGBA"))
+
+
+def test_page_shows_linked_and_chosen_files(driver, address):
+    page = Page(driver, f"{address}/?src=golden/v1/colour.yoto")
+    page.until("status", "colour.yoto · 160 × 128 px · colour · quality 0.300 · 812 bytes")
+    with Image.open(ROOT / "tests" / "golden" / "v1" / "colour.png") as image:
+        assert difference(page.shown(), image) <= 1
+    driver.find_element(By.ID, "file").send_keys(str(ROOT / "tests" / "golden" / "v1" / "odd.yoto"))
+    page.until("status", "odd.yoto · 1 × 65 px")
+    assert page.shown().shape == (65, 1, 4)
+    assert not driver.find_element(By.ID, "error").is_displayed()
+    assert [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_page_shows_dropped_files_and_names_bad_ones(driver, address):
+    page = Page(driver, f"{address}/")
+    for name, data in (("good.yoto", GOLDEN[0].read_bytes()), ("bad.yoto", b"no picture")):
+        driver.execute_script(
+            """
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([Uint8Array.from(arguments[1])], arguments[0]));
+            document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
+            """,
+            name,
+            list(data),
+        )
+        page.until("status" if name == "good.yoto" else "error", name)
+    page.until("error", "“bad.yoto”: this is not a .yoto file")
+    assert page.shown().shape == (128, 160, 4)  # the old picture stays
+
+
+def test_element_shows_what_its_address_holds(driver, address):
+    Page(driver, address)
+    events = driver.execute_async_script(
+        """
+        const done = arguments[0];
+        const element = document.createElement("yoto-image");
+        const seen = [];
+        for (const kind of ["header", "part", "load", "error"]) {
+          element.addEventListener(kind, ({ detail }) => {
+            seen.push([kind, element.canvas.width, detail.name ?? ""]);
+            if (kind === "load") element.setAttribute("src", "golden/v1/missing.yoto");
+            if (kind === "error") done(seen);
+          });
+        }
+        element.setAttribute("region", "70,10,20,20");
+        element.setAttribute("src", "golden/v1/tiles.yoto");
+        document.body.append(element);
+        """
+    )
+    assert [kind for kind, _, _ in events] == ["header", *["part"] * 7, "load", "error"]  # the region, then six tiles
+    assert {width for _, width, _ in events} == {160}
+    assert events[-1][2] == "LoadError"

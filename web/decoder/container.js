@@ -1,0 +1,141 @@
+// The container of a `.yoto` file: codec/format/bitstream.py specifies it.
+
+import { CodecError, corrupt } from "./errors.js";
+import { crc32 } from "./crc32.js";
+
+const MAGIC = [0xd9, 0x59, 0x54, 0x4f];
+const FIXED_BYTES = 23;
+const SECTION_BYTES = 8;
+const TILE_BYTES = 12;
+const QUALITY_MAX = 4096;
+const SIDE_MAX = 2 ** 24;
+const [ALPHA, COLOUR, METADATA] = [1, 2, 4];
+const INFLATE_STEP = 4096; // compressed bytes at a time, of which at most 4 MiB come
+
+export const DEFAULT_MAX_PIXELS = 128e6;
+const truncated = (wanted, found) =>
+  new CodecError("TruncatedError", `the file should have ${wanted} bytes and has ${found}; it is cut short`);
+
+/** Check and read the header; sections are checked when they are read. Throws CodecError. */
+export function unpack(data, maxPixels = DEFAULT_MAX_PIXELS) {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  const header = unpackFixed(data, view);
+  const padded = (side) => Math.ceil(side / 64) * 64;
+  if (padded(header.width) * padded(header.height) > maxPixels) {
+    const size = `${header.width}×${header.height} px`;
+    throw new CodecError("TooLargeError", `the image has ${size}, with padding more than the limit of ${maxPixels}`);
+  }
+  const extra = [header.metadata, header.alpha];
+  const tiles = Math.ceil(header.width / header.tile) * Math.ceil(header.height / header.tile);
+  const firstTile = FIXED_BYTES + SECTION_BYTES * (extra[0] + extra[1]);
+  const tableEnd = firstTile + TILE_BYTES * tiles;
+  if (data.length < tableEnd + 4) throw truncated(tableEnd + 4, data.length);
+  if (crc32(data.subarray(0, tableEnd)) !== view.getUint32(tableEnd, true)) {
+    throw corrupt("the checksum of the header is wrong");
+  }
+  let [entry, start] = [FIXED_BYTES, tableEnd + 4];
+  const section = (bytes) => {
+    const found = { start, length: view.getUint32(entry, true), crc: view.getUint32(entry + 4, true) };
+    if (bytes === TILE_BYTES) found.integers = view.getUint32(entry + 8, true);
+    else if (found.length === 0) throw corrupt("a section is empty");
+    entry += bytes;
+    start += found.length;
+    return found;
+  };
+  [header.metadata, header.alpha] = extra.map((present) => (present ? section(SECTION_BYTES) : null));
+  header.tiles = Array.from({ length: tiles }, () => section(TILE_BYTES));
+  if (data.length < start) throw truncated(start, data.length);
+  if (data.length > start) throw corrupt(`the file should have ${start} bytes and has ${data.length}`);
+  return header;
+}
+
+function unpackFixed(data, view) {
+  if (!data.length || MAGIC.some((byte, i) => i < data.length && data[i] !== byte)) {
+    throw new CodecError("NotYotoError", "this is not a .yoto file: it does not start with its magic bytes");
+  }
+  if (data.length > 4 && data[4] !== 1) {
+    throw new CodecError("UnsupportedVersionError", `the file has format version ${data[4]}, this decoder knows 1`);
+  }
+  if (data.length < FIXED_BYTES) throw truncated(FIXED_BYTES, data.length);
+  const flags = data[5];
+  const quality = view.getUint16(6, true);
+  const [width, height] = [view.getUint32(8, true), view.getUint32(12, true)];
+  if (flags & ~(ALPHA | COLOUR | METADATA)) throw corrupt(`the flags are ${flags}`);
+  if (quality > QUALITY_MAX) throw corrupt(`quality is ${quality}`);
+  for (const side of [width, height]) {
+    if (side < 1 || side > SIDE_MAX) throw corrupt(`the image has ${width}×${height} px`);
+  }
+  if (data[22] === 0) throw corrupt("the tile size is 0");
+  return {
+    width,
+    height,
+    quality,
+    model: Array.from(data.subarray(16, 22), (byte) => byte.toString(16).padStart(2, "0")).join(""),
+    colour: Boolean(flags & COLOUR),
+    alpha: Boolean(flags & ALPHA),
+    metadata: Boolean(flags & METADATA),
+    tile: 64 * data[22],
+  };
+}
+
+/** The bytes of a section, which `name` names in the error. */
+export function readSection(data, section, name) {
+  const part = data.subarray(section.start, section.start + section.length);
+  if (crc32(part) !== section.crc) throw corrupt(`the checksum of ${name} is wrong`);
+  return part;
+}
+
+/** Metadata is not used, but must be sound. */
+export function checkMetadata(data, section) {
+  const part = readSection(data, section, "the metadata");
+  const view = new DataView(part.buffer, part.byteOffset, part.byteLength);
+  let [position, last] = [0, 0];
+  while (position < part.length) {
+    if (position + 5 > part.length) throw corrupt("a metadata item is cut short");
+    const [kind, length] = [part[position], view.getUint32(position + 1, true)];
+    position += 5;
+    if (kind <= last || kind > 3 || length < 1 || length > part.length - position) {
+      throw corrupt(`a metadata item has type ${kind} and ${length} bytes`);
+    }
+    [position, last] = [position + length, kind];
+  }
+}
+
+/** The alpha plane, height × width bytes. */
+export async function readAlpha(data, section, pixels) {
+  const packed = readSection(data, section, "the alpha channel");
+  const plane = new Uint8Array(pixels);
+  let length = 0;
+  try {
+    for await (const chunk of inflated(packed)) {
+      if (length + chunk.length > pixels) throw new RangeError();
+      plane.set(chunk, length);
+      length += chunk.length;
+    }
+  } catch (error) {
+    if (!(error instanceof TypeError || error instanceof RangeError)) throw error;
+    length = -1;
+  }
+  if (length !== pixels) throw corrupt("the alpha channel does not decompress to its size");
+  return plane;
+}
+
+/** What a zlib stream holds, piece by piece, fed slowly so that little of a bomb is ever in memory. */
+async function* inflated(packed) {
+  let position = 0;
+  const source = new ReadableStream(
+    {
+      pull(controller) {
+        if (position >= packed.length) controller.close();
+        else controller.enqueue(packed.slice(position, (position += INFLATE_STEP)));
+      },
+    },
+    { highWaterMark: 0 },
+  );
+  const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();
+  try {
+    for (let next = await reader.read(); !next.done; next = await reader.read()) yield next.value;
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
