@@ -16,7 +16,7 @@ PIXELS = 48  # channels at 1/4 resolution that hold 4×4 cells of three colours
 GATES = ("silu", "relu")
 
 # Least and largest value of each number; far beyond any use, and small enough to build.
-LIMITS = {
+LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("N", "M", "Z", "D", "cond_width"), (1, 1024)),
     **dict.fromkeys(("analysis_blocks", "synthesis_blocks", "analysis_coarse", "synthesis_coarse"), (0, 32)),
     "extra": (0, 1024),
@@ -113,8 +113,8 @@ class ModelConfig:
             value, kind = getattr(self, field.name), type(field.default)
             if type(value) is not kind and not (kind is float and type(value) is int):
                 raise ValueError(f"{field.name} is {value!r}; expected {kind.__name__}")
-            low, high = LIMITS.get(field.name, (None, None))
-            if low is not None and not low <= value <= high:  # also of NaN
+            low, high = LIMITS.get(field.name, (-math.inf, math.inf))
+            if isinstance(value, int | float) and not low <= value <= high:  # also of NaN
                 raise ValueError(f"{field.name} is {value}; it must lie in {low} … {high}")
         if self.gate not in GATES:
             raise ValueError(f"gate is {self.gate!r}; known: {', '.join(GATES)}")

@@ -163,15 +163,20 @@ class IntegerPrior:
         self.z_index = interpolate(tensors["z_index"], quality).astype(np.int32)
         self.norm = interpolate(tensors["norm"], quality).astype(np.float64)
         self.reciprocal = interpolate(tensors["reciprocal"], quality).astype(np.float64)
-        kinds = {"dense": IntegerPointwise, "depthwise": IntegerDepthwise}
         table = prior_layers(config)
-        self.layers = {name: kinds[layer.kind](layer, tensors, quality, dtype) for name, layer in table.items()}
-        embed = self.layers["embed"]
+        self.dense: dict[str, IntegerPointwise] = {}
+        self.depthwise: dict[str, IntegerDepthwise] = {}
+        for name, layer in table.items():
+            if layer.kind == "depthwise":
+                self.depthwise[name] = IntegerDepthwise(layer, tensors, quality, dtype)
+            else:
+                self.dense[name] = IntegerPointwise(layer, tensors, quality, dtype)
+        embed = self.dense["embed"]
         self.context_bias = [(tensors[name] * embed.scale).astype(dtype) for name in table["embed"].reserve]
         # Per pass and channel group: the head's columns for the means, then for the scale indexes.
         self.heads = []
         for k in range(PASSES):
-            head = self.layers.pop(f"passes.{k}.head")
+            head = self.dense.pop(f"passes.{k}.head")
             means = [head.columns(self._slice(g)) for g in range(PASSES)]
             indexes = [head.columns(self._slice(g, self.M)) for g in range(PASSES)]
             for part in indexes:
@@ -195,7 +200,7 @@ class IntegerPrior:
         h, w, _ = hyper.shape
         y_hat = np.zeros((h, w, self.M), np.int32)
         embedded = np.empty_like(hyper)
-        embedded[:] = self.layers["embed"].bias
+        embedded[:] = self.dense["embed"].bias
         for k in range(PASSES):
             features = self._pass_features(k, embedded, hyper)
             means, rows = self._parameters(k, features)
@@ -206,16 +211,15 @@ class IntegerPrior:
         return TilePrior(y_hat, stages)
 
     def _hyper(self, z: Array) -> Array:
-        run = self.layers
-        a = run["h_s.spatial1"](pixel_shuffle(run["h_s.up1"](z)))
-        a = run["h_s.spatial2"](pixel_shuffle(run["h_s.up2"](a)))
-        return run["h_s.out"](a)
+        a = self.depthwise["h_s.spatial1"](pixel_shuffle(self.dense["h_s.up1"](z)))
+        a = self.depthwise["h_s.spatial2"](pixel_shuffle(self.dense["h_s.up2"](a)))
+        return self.dense["h_s.out"](a)
 
     def _pass_features(self, k: int, embedded: Array, hyper: Array) -> Array:
-        context = self.layers["embed"].finish(embedded + self.context_bias[k])
-        context = self.layers[f"passes.{k}.spatial"](context)
-        h = self.layers[f"passes.{k}.mix"](np.concatenate([context, hyper], axis=2))
-        return self.layers[f"passes.{k}.hidden"](h)
+        context = self.dense["embed"].finish(embedded + self.context_bias[k])
+        context = self.depthwise[f"passes.{k}.spatial"](context)
+        h = self.dense[f"passes.{k}.mix"](np.concatenate([context, hyper], axis=2))
+        return self.dense[f"passes.{k}.hidden"](h)
 
     def _parameters(self, k: int, features: Array) -> tuple[IntArray, IntArray]:
         """Means and table rows of pass k, int32 (4, h/2, w/2, M/4)."""
@@ -233,7 +237,7 @@ class IntegerPrior:
 
     def _scatter(self, k: int, decoded: IntArray, y_hat: IntArray, embedded: Array) -> None:
         """Write the decoded latents of pass k and add them to the embedded context, both in place."""
-        weight = self.layers["embed"].weight
+        weight = self.dense["embed"].weight
         for phase in range(4):
             group = (k + phase) % PASSES
             channels = self._slice(group)

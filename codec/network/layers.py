@@ -107,8 +107,8 @@ class Lapped(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows = nn.Parameter(torch.eye(LAPPED_SPAN))
-        self.columns = nn.Parameter(torch.eye(LAPPED_SPAN))
+        self.rows = nn.Parameter(torch.eye(LAPPED_SPAN, device="cpu"))
+        self.columns = nn.Parameter(torch.eye(LAPPED_SPAN, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter (B, C, H, W), sides multiples of 16 px."""

@@ -48,7 +48,7 @@ HYPER_LATENT = Unit(0, -Z_LIMIT, Z_LIMIT)
 class Channels(NamedTuple):
     """Neighbouring channels of one unit."""
 
-    count: int
+    number: int
     unit: Unit
 
 
@@ -70,26 +70,26 @@ class Layer(NamedTuple):
 
     @property
     def in_channels(self) -> int:
-        return sum(part.count for part in self.inputs)
+        return sum(part.number for part in self.inputs)
 
     @property
     def out_channels(self) -> int:
-        return sum(part.count for part in self.outputs)
+        return sum(part.number for part in self.outputs)
 
     @property
     def in_limits(self) -> npt.NDArray[np.float64]:
         """Largest magnitude of each input, in its units, (in,)."""
-        return per_channel([(part.count, max(-part.unit.low, part.unit.high)) for part in self.inputs])
+        return per_channel([(part.number, max(-part.unit.low, part.unit.high)) for part in self.inputs])
 
     @property
     def in_steps(self) -> npt.NDArray[np.float64]:
         """Real value of one unit of each input, (in,)."""
-        return per_channel([(part.count, 2.0**-part.unit.bits) for part in self.inputs])
+        return per_channel([(part.number, 2.0**-part.unit.bits) for part in self.inputs])
 
     @property
     def out_bits(self) -> npt.NDArray[np.float64]:
         """Outputs are in units of 2^-out_bits, (out,)."""
-        return per_channel([(part.count, part.unit.bits) for part in self.outputs])
+        return per_channel([(part.number, part.unit.bits) for part in self.outputs])
 
 
 def per_channel(parts: list[tuple[int, Any]]) -> npt.NDArray[np.float64]:
