@@ -60,7 +60,7 @@ def test_draws_are_even_in_every_batch_and_independent():
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack([TOY.sample(32, generator) for _ in range(200)])
     assert draws.shape == (200, 32, 2)
-    assert ((0.0 <= draws) & (draws < 1.0)).all()
+    assert ((draws >= 0.0) & (draws < 1.0)).all()
     assert (draws.sort(dim=1).values.diff(dim=1) - 1 / 32).abs().max() < 1e-5  # one sample in each part of the range
     assert abs(draws.flatten(0, 1).T.corrcoef()[0, 1]) < 0.03
     assert abs(draws[:, 0].mean() - 0.5) < 0.05  # and no place of the batch is special
