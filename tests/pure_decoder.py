@@ -35,20 +35,24 @@ class Tile(NamedTuple):
 
 
 def read_container(data: bytes) -> tuple[int, list[Tile]]:
-    """Quality and tiles of a sound file of version 1."""
+    """Quality and learned tiles of a sound file."""
     magic, version, flags, quality, width, height, _, side = struct.unpack_from("<4sBBHII6sB", data)
-    assert (magic, version) == (b"\xd9YTO", 1)
+    assert magic == b"\xd9YTO"
+    assert version in (1, 2)
     padded = [-(-size // 64) for size in (height, width)]
     corners = [(y, x) for y in range(0, padded[0], side) for x in range(0, padded[1], side)]
     entry = 23 + 8 * ((flags & 1) + (flags >> 2 & 1))
-    start = entry + 12 * len(corners) + 4
+    start = entry + 12 * version * len(corners) + 4
     start += sum(struct.unpack_from("<I", data, at)[0] for at in range(23, entry, 8))
     tiles = []
     for y, x in corners:
         length, _, crc = struct.unpack_from("<III", data, entry)
         h, w = 4 * min(side, padded[0] - y), 4 * min(side, padded[1] - x)
-        tiles.append(Tile(data[start : start + length], crc, h, w))
-        entry, start = entry + 12, start + length
+        if length:
+            tiles.append(Tile(data[start : start + length], crc, h, w))
+        for _ in range(version):  # the second is the plain section
+            start += struct.unpack_from("<I", data, entry)[0]
+            entry += 12
     assert start == len(data)
     return quality, tiles
 

@@ -22,10 +22,10 @@ from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatch
 from codec.format.bitstream import Header, pack, read_metadata, unpack
 from codec.format.entropy import encode_symbols, integers_crc
 from codec.grid import Grid
+from codec.metrics import psnr_db
 from codec.network import weights
 from codec.network.config import LATENT_STRIDE, ModelConfig
 from codec.network.layout import LATENT_BITS, Z_LIMIT
-from codec.picture.image import psnr_db
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width

@@ -17,7 +17,7 @@ from cli import main
 from codec.api import Codec, default_codec
 from codec.blocks import candidates, filled
 from codec.decoder import Decoder
-from codec.errors import CodecError, CorruptError
+from codec.errors import CodecError, CorruptError, ModelMismatchError
 from codec.format.bitstream import NO_MODEL, Header, pack, unpack
 from codec.picture.plain import PlainTile, compress, pack_plain, unpack_plain
 
@@ -242,3 +242,10 @@ def test_small_section_for_a_large_tile_takes_no_memory_beyond_the_tile(codec):
         assert tracemalloc.get_traced_memory()[1] < 16_000_000
     finally:
         tracemalloc.stop()
+
+
+def test_version_1_always_needs_its_model(codec):
+    """Found by comparing verdicts with the browser's decoder."""
+    data = codec.encode(picture(64, 64), 0.5)
+    with pytest.raises(ModelMismatchError, match="000000000000"):
+        codec.decode(reseal(data[:16] + bytes(6) + data[22:]))

@@ -27,7 +27,7 @@ class TrainConfig:
         constant_share: share of the run at the peak, before the linear decay to 0.
         bfloat16: run the blocks in bfloat16; on CPUs without fast bfloat16 products float32 is the faster one.
         ema: decay of the averaged weights, ramped up from 0.
-        init_from: checkpoint to start from, of an earlier run or of `training.thaw`; the network may have more blocks.
+        init_from: checkpoint to start from, of an earlier run; the network may have more blocks.
     """
 
     minutes: float = 60.0

@@ -9,7 +9,9 @@ const SECTION_BYTES = 8;
 const TILE_BYTES = 12;
 const QUALITY_MAX = 4096;
 const SIDE_MAX = 2 ** 24;
-const [ALPHA, COLOUR, METADATA] = [1, 2, 4];
+const [ALPHA, COLOUR, METADATA, LOSSLESS] = [1, 2, 4, 8];
+const FLAGS = { 1: ALPHA | COLOUR | METADATA, 2: ALPHA | COLOUR | METADATA | LOSSLESS }; // that each version knows
+const NO_MODEL = "000000000000";
 const INFLATE_STEP = 4096; // compressed bytes at a time, of which at most 4 MiB come
 
 export const DEFAULT_MAX_PIXELS = 128e6;
@@ -28,7 +30,7 @@ export function unpack(data, maxPixels = DEFAULT_MAX_PIXELS) {
   const extra = [header.metadata, header.alpha];
   const tiles = Math.ceil(header.width / header.tile) * Math.ceil(header.height / header.tile);
   const firstTile = FIXED_BYTES + SECTION_BYTES * (extra[0] + extra[1]);
-  const tableEnd = firstTile + TILE_BYTES * tiles;
+  const tableEnd = firstTile + TILE_BYTES * tiles * header.version;
   if (data.length < tableEnd + 4) throw truncated(tableEnd + 4, data.length);
   if (crc32(data.subarray(0, tableEnd)) !== view.getUint32(tableEnd, true)) {
     throw corrupt("the checksum of the header is wrong");
@@ -36,37 +38,58 @@ export function unpack(data, maxPixels = DEFAULT_MAX_PIXELS) {
   let [entry, start] = [FIXED_BYTES, tableEnd + 4];
   const section = (bytes) => {
     const found = { start, length: view.getUint32(entry, true), crc: view.getUint32(entry + 4, true) };
-    if (bytes === TILE_BYTES) found.integers = view.getUint32(entry + 8, true);
+    if (bytes === TILE_BYTES) found.content = view.getUint32(entry + 8, true);
     else if (found.length === 0) throw corrupt("a section is empty");
     entry += bytes;
     start += found.length;
     return found;
   };
   [header.metadata, header.alpha] = extra.map((present) => (present ? section(SECTION_BYTES) : null));
-  header.tiles = Array.from({ length: tiles }, () => section(TILE_BYTES));
+  header.tiles = [];
+  header.plain = [];
+  for (let tile = 0; tile < tiles; tile++) {
+    header.tiles.push(section(TILE_BYTES));
+    if (header.version === 2) header.plain.push(section(TILE_BYTES));
+  }
   if (data.length < start) throw truncated(start, data.length);
   if (data.length > start) throw corrupt(`the file should have ${start} bytes and has ${data.length}`);
+  if (header.version === 2) checkAbsent(header);
+  header.learned = header.model !== NO_MODEL || header.version === 1;
   return header;
+}
+
+/** Every tile of version 2 has something, and what is absent leaves no trace. */
+function checkAbsent({ tiles, plain, model, lossless }) {
+  const traceless = (section) => section.length || !(section.crc || section.content);
+  tiles.forEach((symbols, tile) => {
+    if (!symbols.length && !plain[tile].length) throw corrupt(`tile ${tile} has neither symbols nor a plain section`);
+    if (![symbols, plain[tile]].every(traceless)) throw corrupt(`tile ${tile} has a checksum of what it does not have`);
+  });
+  const symbols = tiles.some(({ length }) => length);
+  if (symbols === (model === NO_MODEL) || (symbols && lossless)) {
+    throw corrupt("a file with symbols names a model and is not lossless, others name none");
+  }
 }
 
 function unpackFixed(data, view) {
   if (!data.length || MAGIC.some((byte, i) => i < data.length && data[i] !== byte)) {
     throw new CodecError("NotYotoError", "this is not a .yoto file: it does not start with its magic bytes");
   }
-  if (data.length > 4 && data[4] !== 1) {
-    throw new CodecError("UnsupportedVersionError", `the file has format version ${data[4]}, this decoder knows 1`);
+  if (data.length > 4 && !FLAGS[data[4]]) {
+    throw new CodecError("UnsupportedVersionError", `the format version is ${data[4]}, this decoder knows 1 and 2`);
   }
   if (data.length < FIXED_BYTES) throw truncated(FIXED_BYTES, data.length);
   const flags = data[5];
   const quality = view.getUint16(6, true);
   const [width, height] = [view.getUint32(8, true), view.getUint32(12, true)];
-  if (flags & ~(ALPHA | COLOUR | METADATA)) throw corrupt(`the flags are ${flags}`);
+  if (flags & ~FLAGS[data[4]]) throw corrupt(`the flags are ${flags}`);
   if (quality > QUALITY_MAX) throw corrupt(`quality is ${quality}`);
   for (const side of [width, height]) {
     if (side < 1 || side > SIDE_MAX) throw corrupt(`the image has ${width}×${height} px`);
   }
   if (data[22] === 0) throw corrupt("the tile size is 0");
   return {
+    version: data[4],
     width,
     height,
     quality,
@@ -74,6 +97,7 @@ function unpackFixed(data, view) {
     colour: Boolean(flags & COLOUR),
     alpha: Boolean(flags & ALPHA),
     metadata: Boolean(flags & METADATA),
+    lossless: Boolean(flags & LOSSLESS),
     tile: 64 * data[22],
   };
 }

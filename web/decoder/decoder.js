@@ -4,6 +4,7 @@ import { checkMetadata, readAlpha, readSection, unpack } from "./container.js";
 import { CodecError } from "./errors.js";
 import { areaOf, cut, Grid, isEmpty, onLatents } from "./grid.js";
 import { load, readTensors } from "./model.js";
+import { PlainTile } from "./plain.js";
 import { Prior } from "./prior.js";
 import { Synthesis } from "./synthesis.js";
 
@@ -14,7 +15,7 @@ const PART_PX = 1024; // what is synthesised at once
 export class Models {
   #loaded = new Map();
 
-  /** @param {string} folder address of what `python -m training.browser` writes; @param {string} kernel of kernel.wasm. */
+  /** Addresses of what `python -m training.browser` writes and of kernel.wasm; `gpu` as for `Synthesis.create`. */
   constructor(folder, kernel, options = {}) {
     Object.assign(this, { folder, kernel, options });
   }
@@ -31,7 +32,7 @@ export class Models {
   async #load(id) {
     const graph = load(`${this.folder}${id}.onnx`, `the synthesis of model ${id}`);
     const synthesis = graph.then((data) => Synthesis.create(data, this.options));
-    synthesis.catch(() => {}); // thrown where it is awaited
+    synthesis.catch(() => this.#loaded.delete(id)); // thrown where it is awaited
     const [integers, kernel] = await Promise.all([
       load(`${this.folder}${id}.safetensors`, `model ${id}, which the file needs,`),
       load(this.kernel, "the decoder"),
@@ -44,20 +45,20 @@ export class Models {
 export class Decoder {
   static async open(data, models, { maxPixels } = {}) {
     const header = unpack(data, maxPixels);
-    const model = await models.get(header.model);
+    const model = header.learned ? await models.get(header.model) : null;
     const decoder = new Decoder(data, header, model);
     if (header.metadata) checkMetadata(data, header.metadata);
     if (header.alpha) decoder.alpha = await readAlpha(data, header.alpha, header.width * header.height);
     return decoder;
   }
 
-  constructor(data, header, { prior, synthesis }) {
-    this.grid = new Grid(header, prior.config.margin_px);
+  constructor(data, header, model) {
+    this.grid = new Grid(header, model?.prior.config.margin_px ?? 0);
     const { bottom, right } = this.grid.tile(0);
     if (bottom * right > MAX_TILE_PX ** 2) {
       throw new CodecError("TooLargeError", `the file has tiles of ${right}×${bottom} px, more than ${MAX_TILE_PX}²`);
     }
-    Object.assign(this, { data, header, prior, synthesis });
+    Object.assign(this, { data, header }, model);
     this.latents = new Map();
   }
 
@@ -88,31 +89,67 @@ export class Decoder {
   #countUses(pieces) {
     this.uses = new Map();
     for (const { box } of pieces) {
-      for (const tile of this.grid.touching(this.grid.withMargin(box))) this.uses.set(tile, (this.uses.get(tile) ?? 0) + 1);
+      const needed = this.grid.touching(this.grid.withMargin(box));
+      for (const tile of needed) this.uses.set(tile, (this.uses.get(tile) ?? 0) + 1);
     }
   }
 
   async #part(tile, box) {
     const { grid, header } = this;
+    const inside = grid.common(box, grid.picture);
     const outer = grid.withMargin(box);
-    const around = grid.touching(outer);
+    const pixels = header.tiles[tile].length ? await this.#synthesised(tile, outer) : null;
+    this.#release(grid.touching(outer));
+    const part = this.#levels(pixels, outer, inside);
+    if (header.plain[tile]?.length) {
+      const [plain, { top, left }] = [await this.#plainTile(tile), grid.tile(tile)];
+      plain.paste(part.pixels, part.left - left, part.top - top, part.width, part.height);
+    }
+    return part;
+  }
+
+  /** Pixels (…, 3) of a box around a part of a tile. */
+  async #synthesised(tile, outer) {
     const [h, w] = [(outer.bottom - outer.top) / 16, (outer.right - outer.left) / 16];
     const yHat = new Float32Array(h * w * this.prior.config.M);
-    for (const number of around) this.#copyLatents(number, outer, yHat);
-    for (const number of around) {
-      this.uses.set(number, this.uses.get(number) - 1);
-      if (!this.uses.get(number)) this.latents.delete(number);
+    const around = this.grid.touching(outer);
+    if (around.some((number) => !this.header.tiles[number].length)) this.#extend(tile, outer, yHat);
+    for (const number of around) if (this.header.tiles[number].length) this.#copyLatents(number, outer, yHat);
+    return (await this.synthesis).run(yHat, h, w, this.header.quality);
+  }
+
+  #release(tiles) {
+    for (const tile of tiles) {
+      this.uses.set(tile, this.uses.get(tile) - 1);
+      if (!this.uses.get(tile)) this.latents.delete(tile);
     }
-    const pixels = await (await this.synthesis).run(yHat, h, w, header.quality);
-    return this.#levels(pixels, outer, grid.common(box, grid.picture));
+  }
+
+  #latentsOf(number) {
+    if (!this.latents.has(number)) this.latents.set(number, this.#decodeLatents(number));
+    return this.latents.get(number);
+  }
+
+  /** Fill `target`, the latents of `outer`, with a tile's, those beyond it being those at its nearest edge. */
+  #extend(number, outer, target) {
+    const { M } = this.prior.config;
+    const [source, box] = [this.#latentsOf(number), this.grid.tile(number)];
+    const columns = (box.right - box.left) / 16;
+    let to = 0;
+    for (let y = outer.top; y < outer.bottom; y += 16) {
+      for (let x = outer.left; x < outer.right; x += 16) {
+        const row = (Math.min(Math.max(y, box.top), box.bottom - 16) - box.top) / 16;
+        const column = (Math.min(Math.max(x, box.left), box.right - 16) - box.left) / 16;
+        const from = (row * columns + column) * M;
+        for (let c = 0; c < M; c++) target[to++] = source[from + c] / 16;
+      }
+    }
   }
 
   #copyLatents(number, outer, target) {
     const { grid } = this;
     const { M } = this.prior.config;
-    if (!this.latents.has(number)) this.latents.set(number, this.#decodeLatents(number));
-    const source = this.latents.get(number);
-    const box = grid.tile(number);
+    const [source, box] = [this.#latentsOf(number), grid.tile(number)];
     const shared = grid.common(box, outer);
     const length = ((shared.right - shared.left) / 16) * M;
     const place = (y, x, { top, left, right }) => (((y - top) / 16) * ((right - left) / 16) + (x - left) / 16) * M;
@@ -122,6 +159,22 @@ export class Decoder {
     }
   }
 
+  async #plainTile(number) {
+    if (this.held?.number === number) return this.held.tile;
+    const [section, name] = [this.header.plain[number], `the plain section of tile ${number}`];
+    const { top, left, bottom, right } = this.grid.common(this.grid.tile(number), this.grid.picture);
+    const tile = await PlainTile.read(readSection(this.data, section, name), {
+      width: right - left,
+      height: bottom - top,
+      colour: this.header.colour,
+      masked: this.header.tiles[number].length > 0,
+      crc: section.content,
+      name,
+    });
+    this.held = { number, tile };
+    return tile;
+  }
+
   #decodeLatents(number) {
     const [section, box] = [this.header.tiles[number], this.grid.tile(number)];
     const name = `tile ${number}`;
@@ -129,12 +182,12 @@ export class Decoder {
       h: (box.bottom - box.top) / 16,
       w: (box.right - box.left) / 16,
       quality: this.header.quality,
-      crc: section.integers,
+      crc: section.content,
       name,
     });
   }
 
-  /** RGBA of `box`, from pixels (…, 3) of `outer`. */
+  /** RGBA of `box`, from pixels (…, 3) of `outer`; black if there are none. */
   #levels(pixels, outer, box) {
     const [width, height] = [box.right - box.left, box.bottom - box.top];
     const out = new Uint8ClampedArray(4 * width * height); // rounds half to even and clamps when it is written
@@ -142,15 +195,18 @@ export class Decoder {
       let from = 3 * ((box.top + y - outer.top) * (outer.right - outer.left) + box.left - outer.left);
       let at = (box.top + y) * this.header.width + box.left;
       for (let x = 0; x < width; x++, from += 3, to += 4) {
-        const [r, g, b] = [pixels[from], pixels[from + 1], pixels[from + 2]];
-        const grey = this.header.colour ? null : (r + g + b) / 3;
-        out[to] = 255 * (grey ?? r);
-        out[to + 1] = 255 * (grey ?? g);
-        out[to + 2] = 255 * (grey ?? b);
+        if (pixels) this.#writePixel(out, to, pixels[from], pixels[from + 1], pixels[from + 2]);
         out[to + 3] = this.alpha ? this.alpha[at++] : 255;
       }
     }
     return { left: box.left, top: box.top, width, height, pixels: out };
+  }
+
+  #writePixel(out, to, r, g, b) {
+    if (!this.header.colour) r = g = b = (r + g + b) / 3;
+    out[to] = 255 * r;
+    out[to + 1] = 255 * g;
+    out[to + 2] = 255 * b;
   }
 }
 

@@ -2,19 +2,21 @@
 
 const VENDOR = new URL("../vendor/", import.meta.url).href;
 
-/** The device, if it has one that works, else null. */
-async function findGpu() {
+/** Whether there is a GPU; one that software plays ("fallback") is slower than WebAssembly. */
+async function hasGpu(software) {
   try {
-    return (await navigator.gpu?.requestAdapter()) ?? null;
+    const adapter = await navigator.gpu?.requestAdapter();
+    const fallback = adapter?.info?.isFallbackAdapter ?? adapter?.isFallbackAdapter;
+    return Boolean(adapter) && (software || !fallback);
   } catch {
-    return null;
+    return false;
   }
 }
 
 export class Synthesis {
-  /** @param {ArrayBuffer} graph of the ONNX file. */
+  /** `graph` is the ONNX file; `gpu` may be true, false, or "software" for tests. */
   static async create(graph, { gpu = true } = {}) {
-    if (gpu && (await findGpu())) {
+    if (gpu && (await hasGpu(gpu === "software"))) {
       try {
         return await Synthesis.#with("webgpu", graph);
       } catch (error) {
