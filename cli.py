@@ -271,7 +271,8 @@ def demo(output: Path, load: Callable[[], Codec]) -> None:
     """Encode and decode a picture that scikit-image brings along, at three qualities."""
     import skimage.data
 
-    from codec.picture.image import psnr_db, save_image, to_pil, to_planes
+    from codec.metrics import psnr_db
+    from codec.picture.image import save_image, to_pil, to_planes
 
     original = skimage.data.astronaut()  # type: ignore[no-untyped-call]
     output.mkdir(parents=True, exist_ok=True)

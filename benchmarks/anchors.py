@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.bdrate import Curve
-from benchmarks.metrics import ms_ssim_db
+from codec.metrics import ms_ssim_db
 
 VTM = "VTM 18.0 (lossy-vae)"  # the reference of the project
 # What the tables name besides, unless told otherwise: classical codecs, and the learned ones nearest in kind.

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from benchmarks.bdrate import BANDS_DB
 from benchmarks.codecs import OURS, Yoto
 from benchmarks.dataset import DatasetError, find_kodak
-from benchmarks.peers import choose_peers
 from benchmarks.plot import anchor_option, anchors_option, read_figures, results_option, svg
 from benchmarks.results import AVERAGING
 from benchmarks.summary import Summary, title
@@ -34,6 +33,7 @@ from benchmarks.visual import PEERS, PLACES, View, view
 from codec.api import Codec
 from codec.app.files import write_output
 from codec.errors import CodecError
+from codec.peers import choose_peers
 
 CSS = """
 :root { color-scheme: light dark; --line: #8886; --quiet: #666; --ground: #fff; --text: #1a1a1a; --ours: #d1344b22; }

@@ -169,7 +169,7 @@ def load_codec(name: str, weights: Path | None) -> Any:
         from codec.api import Codec
 
         return Yoto(Codec(weights))
-    from benchmarks.peers import choose_peers
+    from codec.peers import choose_peers
 
     (peer,), _ = choose_peers([name])
     return peer

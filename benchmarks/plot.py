@@ -90,7 +90,7 @@ def rate_figure(means: Sequence[Mean], published: Sequence[Curve], metric: str, 
 
 def has_slower(name: str, means: Sequence[Mean]) -> bool:
     """Whether the same format was also measured at a slower setting; one of the two is enough to draw."""
-    return any(mean.codec == f"{name}-slow" for mean in means)
+    return any(mean.codec == f"{name}-slowest" for mean in means)
 
 
 def complexity_points(summary: Summary, anchors: Anchors, everything: Anchors) -> list[Point]:

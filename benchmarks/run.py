@@ -24,16 +24,16 @@ from benchmarks.codecs import OURS, ImageCodec, Yoto, limited_to
 from benchmarks.comparison import compare, save_comparison
 from benchmarks.dataset import DatasetError, download_kodak, find_images, find_kodak, kodak_folder, load_rgb, sha256
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
-from benchmarks.metrics import ms_ssim, psnr_db, ssim
-from benchmarks.peers import PEER_NAMES, choose_peers
 from benchmarks.report import bd_table, curve_table
 from benchmarks.results import OURS_FILE, PEERS_FILE, Record, Results, ResultsError
 from codec.api import Codec
 from codec.encoder import DEFAULT_EFFORT, MAX_EFFORT
 from codec.errors import CodecError
+from codec.metrics import ms_ssim, ms_ssim_db, psnr_db, ssim
+from codec.peers import PEERS, choose_peers
 from codec.picture.image import Uint8Array
 
-CODEC_NAMES = (OURS, *PEER_NAMES)
+CODEC_NAMES = (OURS, *PEERS)
 DEFAULT_QUALITIES = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
 
 
@@ -53,9 +53,9 @@ def measure(codec: ImageCodec, setting: float, name: str, image: Uint8Array) -> 
         name,
         len(data),
         8.0 * len(data) / (image.shape[0] * image.shape[1]),
-        float(psnr_db(image, decoded)),
-        multiscale.value,
-        multiscale.db,
+        psnr_db(image, decoded),
+        multiscale,
+        ms_ssim_db(multiscale),
         ssim(image, decoded),
         encoded - start,
         end - encoded,

@@ -29,15 +29,15 @@ from benchmarks.compressai_models import CompressaiError, measure_elsewhere
 from benchmarks.dataset import DatasetError, find_kodak, load_rgb
 from benchmarks.files import write_json
 from benchmarks.machine import OUR_PACKAGES, PEER_PACKAGES, command, machine, model, versions
-from benchmarks.metrics import psnr_db
-from benchmarks.peers import choose_peers, match_bytes
-from codec import api
+from codec import api, encoder
 from codec.errors import CodecError
 from codec.format.entropy import SymbolDecoder
+from codec.metrics import psnr_db
 from codec.network.integer import IntegerPrior
+from codec.peers import choose_peers, encode_at_size
 from codec.picture.image import Uint8Array
 
-PEERS = ("jpeg", "webp", "avif", "avif-slow", "jpegxl", "jpegxl-slow", "heic")
+PEERS = ("jpeg", "webp", "avif", "avif-slowest", "jpegxl", "jpegxl-slowest", "heic")
 PRIOR, CODER = "prior", "coder"
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +74,7 @@ def timed_entropy_path() -> Iterator[SectionTimer]:
     with ExitStack() as stack:
         for owner, name, section in (
             (IntegerPrior, "run", PRIOR),
-            (api, "encode_symbols", CODER),
+            (encoder, "encode_symbols", CODER),
             (SymbolDecoder, "__init__", CODER),
             (SymbolDecoder, "read", CODER),
             (SymbolDecoder, "finish", CODER),
@@ -216,7 +216,7 @@ def time_all(
     image = load_rgb(path)
     peers, absent = choose_peers(PEERS)
     target = len(ours.encode(image, quality))
-    settings = {peer.name: match_bytes(peer, image, target) for peer in peers}
+    settings = {peer.name: encode_at_size(peer, image, target).setting for peer in peers}
     click.echo(f"{'codec':<25} {'threads':>7} {'setting':>7} {'bytes':>8} {'PSNR dB':>8}    encode … decode")
     timings = []
     for threads in thread_counts:

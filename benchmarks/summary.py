@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks.codecs import FAST, OURS
 from benchmarks.comparison import BDRATE_FILE, Comparison, Row, load_comparison
-from benchmarks.peers import PEER_NAMES, TITLES
 from benchmarks.results import OURS_FILE, PEERS_FILE, Mean, Results
+from codec.peers import PEERS
 
 SPEED_FILE, MEMORY_FILE, COMPLEXITY_FILE = "speed.json", "memory.json", "complexity.json"
 RESULTS = Path(__file__).parent / "results"  # what the repository holds
@@ -59,7 +59,7 @@ class Summary:
         absent = {name for results in self.files for name in results.extra["absent"]}
         absent |= set(self.speed["absent"] if self.speed else ())
         points = Counter(mean.codec for mean in self.means)
-        unfinished = [name for name in PEER_NAMES if points[name] < 2 and name not in absent]
+        unfinished = [name for name in PEERS if points[name] < 2 and name not in absent]
         reasons = (("not installed where this was measured", sorted(absent)), ("not measured yet", unfinished))
         return "; ".join(f"{reason}: {', '.join(title(name) for name in names)}" for reason, names in reasons if names)
 
@@ -106,4 +106,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def title(codec: str) -> str:
     """A codec's name for people."""
-    return {OURS: "yoto-codec", FAST: "yoto-codec, effort 0", **TITLES}.get(codec, codec)
+    if codec in PEERS:
+        return PEERS[codec].title
+    return {OURS: "yoto-codec", FAST: "yoto-codec, effort 0"}.get(codec, codec)

@@ -11,12 +11,12 @@ from PIL import Image
 
 from benchmarks.codecs import ImageCodec
 from benchmarks.dataset import load_rgb
-from benchmarks.metrics import psnr_db
-from benchmarks.peers import Peer, match_bytes
 from benchmarks.summary import title
+from codec.metrics import psnr_db
+from codec.peers import Peer, encode_at_size
 from codec.picture.image import Uint8Array
 
-PEERS = ("jpeg", "webp", "avif-slow", "jpegxl-slow")
+PEERS = ("jpeg", "webp", "avif-slowest", "jpegxl-slowest")
 WIDTH_PX, HEIGHT_PX = 288, 216
 
 
@@ -55,8 +55,8 @@ def view(place: Place, folder: Path, ours: ImageCodec, quality: float, peers: Se
     data = ours.encode(image, quality)
     crops = [Crop("original", png(image, place)), crop(ours, quality, data, image, place)]
     for peer in peers:
-        setting = match_bytes(peer, image, len(data))
-        crops.append(crop(peer, setting, peer.encode(image, setting), image, place))
+        file = encode_at_size(peer, image, len(data))
+        crops.append(crop(peer, file.setting, file.data, image, place))
     return View(place, crops)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codec.errors import CorruptError, TooLargeError
-from codec.format.bitstream import MAX_TILE_PX, NO_MODEL, Header, Metadata, Region, read_alpha, read_metadata
+from codec.format.bitstream import MAX_TILE_PX, Header, Metadata, Region, read_alpha, read_metadata
 from codec.format.entropy import SymbolDecoder, integers_crc
 from codec.grid import Box, Grid, Progress
 from codec.network.backend import from_steps
@@ -92,7 +92,7 @@ class Decoder(NamedTuple):
         cls, model: LoadedModel, header: Header, data: bytes, whole: bool = True, max_tile_px: int = MAX_TILE_PX
     ) -> Decoder:
         """ModelMismatchError, TooLargeError: this model, or anyone who minds memory, cannot decode the file."""
-        if header.model_id != NO_MODEL:
+        if header.kind not in ("plain", "lossless"):
             model = model.of(header.model_id)
         grid = Grid(header.height, header.width, header.tile_px, model.margin_px)
         largest = grid.tile(0)

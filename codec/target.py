@@ -14,7 +14,8 @@ from PIL import Image
 from codec.api import Codec, default_codec
 from codec.encoder import DEFAULT_EFFORT
 from codec.format.bitstream import QUALITY_MAX, Metadata
-from codec.picture.image import ImageLike, Planes, psnr_db, to_planes
+from codec.metrics import psnr_db
+from codec.picture.image import ImageLike, Planes, to_planes
 
 RATE_TOLERANCE = 0.01  # of bytes and of bpp
 PSNR_TOLERANCE_DB = 0.05

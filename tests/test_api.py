@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from conftest import make_model, picture, reseal
+from conftest import TINY, make_model, picture, reseal
 from PIL import Image
 
 from codec.api import Codec, integer_quality
@@ -22,10 +22,10 @@ from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatch
 from codec.format.bitstream import Header, pack, read_metadata, unpack
 from codec.format.entropy import encode_symbols, integers_crc
 from codec.grid import Grid
+from codec.metrics import psnr_db
 from codec.network import weights
 from codec.network.config import LATENT_STRIDE, ModelConfig
 from codec.network.layout import LATENT_BITS, Z_LIMIT
-from codec.picture.image import psnr_db
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width
@@ -105,7 +105,7 @@ def test_eight_threads_share_a_codec(weights_path):
 
 def test_analysis_of_a_tile_does_not_see_its_borders(codec):
     image = picture(300, 330)
-    grid = Grid(300, 330, 64, ModelConfig.margin_px)
+    grid = Grid(300, 330, 64, TINY.margin_px)
     whole = codec.model.backend.analyse(read_pixels(image, grid.padded), 2048)
     for box in grid.tiles():
         outer = grid.with_margin(box)

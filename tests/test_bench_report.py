@@ -18,10 +18,10 @@ from benchmarks.anchors import VTM, load_anchors
 from benchmarks.comparison import save_comparison
 from benchmarks.complexity import ENTROPY, complexity, parameters
 from benchmarks.files import write_json
-from benchmarks.peers import choose_peers
 from benchmarks.results import Record, Results
 from benchmarks.summary import RESULTS, SummaryError, load_summary
 from codec.api import Codec
+from codec.peers import choose_peers
 
 MODEL = {"id": "abcdef", "sha256": "abcdef", "config": {"N": 1}}
 MEAN = "CompressAI mbt2018-mean (mse)"
@@ -319,7 +319,7 @@ def test_page_is_complete_and_self_contained(folder: Path, anchors_path: Path) -
     assert not re.findall(r"url\((?!#)|@import|<script|<link", text)
     for expected in (
         "+10.00%",
-        "not installed where this was measured: HEIC (x265); not measured yet: WebP, AVIF",
+        "not installed where this was measured: HEIC (x265, slow); not measured yet: WebP (method 6), AVIF",
         "DCVC †",
         "1234 bytes, 30.50 dB",
         "a <CPU>",

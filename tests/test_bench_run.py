@@ -13,13 +13,13 @@ import torch
 from click.testing import CliRunner, Result
 from conftest import picture
 from PIL import Image
-from pytorch_msssim import ms_ssim as reference_ms_ssim
 
 import cli
-from benchmarks import codecs, dataset, peers, run
-from benchmarks.metrics import ms_ssim, psnr_db, ssim
+from benchmarks import codecs, dataset, run
 from benchmarks.results import Record, Results, ResultsError
 from codec.api import Codec
+from codec.metrics import psnr_db
+from codec.peers import PEERS
 
 
 def test_kodak_error_names_missing_and_altered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,72 +136,6 @@ def test_benchmark_command_says_what_is_missing(tmp_path: Path, monkeypatch: pyt
     assert "not in the wheel" in from_wheel.stderr
 
 
-def test_metrics_of_equal_pictures() -> None:
-    a = picture(176, 192)
-    assert psnr_db(a, a) == math.inf
-    assert ms_ssim(a, a) == (1.0, math.inf)
-    assert ssim(a, a) == pytest.approx(1.0)
-
-
-def test_psnr_of_a_known_error() -> None:
-    a = np.full((32, 48, 3), 100, np.uint8)
-    assert psnr_db(a, a + 5) == pytest.approx(20.0 * math.log10(255.0 / 5.0))
-
-
-def test_ssim_of_flat_pictures_is_the_luminance_term() -> None:
-    a, b = np.full((192, 176, 3), 100, np.uint8), np.full((192, 176, 3), 120, np.uint8)
-    c1 = (0.01 * 255.0) ** 2
-    luminance = (2.0 * 100.0 * 120.0 + c1) / (100.0**2 + 120.0**2 + c1)
-    assert ssim(a, b) == pytest.approx(luminance, abs=1e-6)
-    # MS-SSIM takes luminance at the coarsest scale alone, whose weight is 0.1333.
-    value, db = ms_ssim(a, b)
-    assert value == pytest.approx(luminance**0.1333, abs=1e-5)
-    assert db == pytest.approx(-10.0 * math.log10(1.0 - value))
-
-
-@pytest.mark.parametrize("size", [(176, 192), (171, 213)])
-def test_ms_ssim_is_that_of_pytorch_msssim(size: tuple[int, int]) -> None:
-    a, b = picture(*size, seed=1), np.roll(picture(*size, seed=1), 1, axis=1)
-    planes = [torch.tensor(x).permute(2, 0, 1)[None].double() for x in (a, b)]
-    assert ms_ssim(a, b).value == pytest.approx(float(reference_ms_ssim(*planes, data_range=255.0)), abs=5e-6)
-
-
-def test_ms_ssim_refuses_small_pictures() -> None:
-    with pytest.raises(ValueError, match="160×200 px; MS-SSIM needs 161"):
-        ms_ssim(picture(200, 160), picture(200, 160))
-
-
-@pytest.mark.parametrize("name", peers.PEER_NAMES)
-def test_peers_spend_more_for_better(name: str) -> None:
-    (peer,), absent = peers.choose_peers([name])
-    assert absent == []
-    image = picture(96, 128)
-    low, high = (peer.encode(image, setting) for setting in (peer.settings[1], peer.settings[-2]))
-    assert len(low) < len(high)
-    assert psnr_db(image, peer.decode(low)) < psnr_db(image, peer.decode(high))
-    assert peer.decode(high).shape == image.shape
-
-
-def test_absent_codecs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(module: str) -> None:
-        raise ModuleNotFoundError(f"No module named '{module}'", name=module)
-
-    monkeypatch.setattr(peers.features, "check", lambda feature: feature != "avif")
-    monkeypatch.setattr(peers, "import_module", absent)
-    present, missing = peers.choose_peers(["avif", "jpeg", "avif-slow", "jpegxl", "heic"])
-    assert [peer.name for peer in present] == ["jpeg"]
-    assert missing == ["avif", "avif-slow", "jpegxl", "heic"]
-
-
-def test_nearest_size_is_found() -> None:
-    (jpeg,), _ = peers.choose_peers(["jpeg"])
-    image = picture(96, 96)
-    sizes = {quality: len(jpeg.encode(image, quality)) for quality in range(100)}
-    target = sizes[63] + 2
-    found = peers.match_bytes(jpeg, image, target)
-    assert abs(sizes[found] - target) == min(abs(size - target) for size in sizes.values())
-
-
 def test_limits_of_threads_are_lifted_again() -> None:
     before = torch.get_num_threads(), codecs.allowed_cores()
     with codecs.limited_to(1):
@@ -292,7 +226,7 @@ def test_peak_memory_is_of_a_fresh_process(pictures: Path, tmp_path: Path) -> No
     done = CliRunner().invoke(run.main, options)
     assert done.exit_code == 0, done.output
     entries = json.loads((tmp_path / "peers.json").read_text())["memory"]
-    assert [entry["setting"] for entry in entries] == list(peers.PEERS[0].settings)
+    assert [entry["setting"] for entry in entries] == list(PEERS["jpeg"].settings)
     for entry in entries:
         assert (entry["codec"], entry["image"]) == ("jpeg", "0.png")
         for step in ("encode", "decode"):

@@ -166,6 +166,19 @@ def test_dashes_stream(image, file, weights_path):
         assert (picture_.format, picture_.size) == ("PNG", (70, 40))
 
 
+def test_make_demo_ends_by_saying_how_to_call_the_command(tmp_path):
+    """It is not on the PATH; what it really does is run by hand, and by `test_readme.py`."""
+    command = tmp_path / "yoto-codec"
+    command.write_text('#!/bin/sh\necho "ran $@"\n')
+    command.chmod(0o755)
+    make = ["make", "demo", f"BIN={tmp_path}", "-o", ".venv/.installed"]  # what is installed is taken for granted
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    first, *rest = [line for line in done.stdout.splitlines() if not line.startswith(("make", str(tmp_path)))]
+    assert (done.returncode, first) == (0, "ran demo")
+    assert f"{command} encode" in rest[0]
+    assert f"{tmp_path}/activate" in rest[1]
+
+
 def test_real_pipe_of_two_processes(image, weights_path, tmp_path, codec):
     command, weights = [sys.executable, "-W", "error", str(ROOT / "cli.py")], ["--weights", str(weights_path)]
     encode, decode = shlex.join([*command, "encode", "-", *weights]), shlex.join([*command, "decode", "-", *weights])
@@ -329,5 +342,6 @@ def test_output_has_the_permissions_of_a_new_file(image, weights_path, tmp_path)
 
 
 def test_device_as_output_is_written_not_replaced(image, weights_path):
-    assert run("encode", image, "/dev/null", "--force", "--weights", weights_path).exit_code == 0
+    for force in ([], ["--force"]):
+        assert run("encode", image, "/dev/null", *force, "--weights", weights_path).exit_code == 0
     assert Path("/dev/null").is_char_device()

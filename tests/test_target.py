@@ -14,7 +14,8 @@ from test_image import pil
 
 import codec as package
 from codec.format.bitstream import QUALITY_MAX, read_metadata, unpack
-from codec.picture.image import psnr_db, to_planes
+from codec.metrics import psnr_db
+from codec.picture.image import to_planes
 from codec.target import encode_to_target, search
 
 # Functions of q in [0, 1] that rise by about 3, as ln(bytes) does.

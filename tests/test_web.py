@@ -149,6 +149,31 @@ def test_region_comes_first_and_alone_if_asked(driver, codec):
     assert difference(assembled(only, whole.size)[part], np.asarray(whole.convert("RGBA"))[part]) <= 1
 
 
+def test_withdrawn_file_stops_and_the_next_one_is_decoded(driver, codec):
+    data = codec.encode(picture(256, 320), 0.5, tile_px=64)
+    first, second, last = driver.execute_async_script(
+        """
+        const done = arguments[1];
+        const data = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
+        (async () => {
+          const { sharedDecoder } = await import("/yoto.js");
+          const decode = async (signal, onPart) => {
+            let parts = 0;
+            const count = () => onPart(++parts);
+            const failed = ({ name }) => [name, parts];
+            return sharedDecoder().decode(data, { signal }, undefined, count).then(() => parts, failed);
+          };
+          const [one, two] = [new AbortController(), new AbortController()];
+          two.abort();
+          const first = decode(one.signal, () => one.abort());
+          return Promise.all([first, decode(two.signal, () => {}), decode(null, () => {})]);
+        })().then(done, (error) => done(String(error)));
+        """,
+        base64.b64encode(data).decode(),
+    )
+    assert (first, second, last) == (["AbortError", 1], ["AbortError", 0], 20)
+
+
 @pytest.mark.parametrize("case", ["colour", "grey", "region", "lossless", "lossless grey with alpha"])
 def test_plain_blocks_are_exact(driver, codec, case):
     """Beside learned ones, whose neighbours may have no latents; the browser's WebP decoder makes the same pixels."""

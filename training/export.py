@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from codec.api import Codec
 from codec.format.bitstream import QUALITY_MAX, unpack
 from codec.format.entropy import FREQUENCY_BITS, encode_symbols
+from codec.metrics import psnr_db
 from codec.network import weights
 from codec.network.bounds import ACCUMULATOR_LIMIT, check_exact
 from codec.network.config import ModelConfig
@@ -36,7 +37,7 @@ from codec.network.layout import (
     prior_layers,
 )
 from codec.network.model import YotoModel
-from codec.picture.image import open_image, psnr_db
+from codec.picture.image import open_image
 from codec.quantise import RDO_LEVELS, quantiser
 from training.data import find_images, validation_crops
 

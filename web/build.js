@@ -18,5 +18,6 @@ mkdirSync("vendor", { recursive: true });
 for (const name of RUNTIME) copyFileSync(`node_modules/onnxruntime-web/dist/${name}`, `vendor/${name}`);
 execFileSync("node_modules/.bin/asc", [
   "decoder/kernel.ts",
-  ...["--outFile", "vendor/kernel.wasm", "--runtime", "stub", "--enable", "simd", "-O3", "--noAssert", "--use", "abort="],
+  ...["--outFile", "vendor/kernel.wasm", "-O3", "--enable", "simd"],
+  ...["--runtime", "stub", "--noAssert", "--use", "abort="],
 ]);

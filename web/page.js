@@ -24,9 +24,11 @@ async function show(name, read) {
     const { header, backend } = await view.open(data);
     if (number !== opened) return;
     const kind = `${header.colour ? "colour" : "grey"}${header.alpha ? " with alpha" : ""}`;
+    const quality = header.lossless ? "lossless" : `quality ${(header.quality / 4096).toFixed(3)}`;
     part("status").textContent =
-      `${name} · ${header.width} × ${header.height} px · ${kind} · quality ${(header.quality / 4096).toFixed(3)} · ` +
-      `${data.length.toLocaleString("en")} bytes · first part after ${first}, all after ${seconds(start)} (${backend})`;
+      `${name} · ${header.width} × ${header.height} px · ${kind} · ${quality} · ` +
+      `${data.length.toLocaleString("en")} bytes · first part after ${first}, ` +
+      `all after ${seconds(start)} (${backend})`;
   } catch (error) {
     if (number !== opened || error.name === "AbortError") return;
     part("status").textContent = "";

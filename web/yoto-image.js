@@ -30,6 +30,12 @@ export class YotoImage extends HTMLElement {
     else this.#abort?.abort();
   }
 
+  /** Out of the page, and not only moved in it: decoding ends. */
+  async disconnectedCallback() {
+    await null;
+    if (!this.isConnected) this.#abort?.abort();
+  }
+
   get canvas() {
     return this.#canvas;
   }
@@ -74,7 +80,8 @@ export class YotoImage extends HTMLElement {
     const header = unpack(data, MAX_PIXELS);
     const { width, height } = header;
     if (Math.max(width, height) > MAX_SIDE_PX) {
-      throw new CodecError("TooLargeError", `the image has ${width}×${height} px, a browser shows ${MAX_SIDE_PX} a side`);
+      const size = `${width}×${height} px`;
+      throw new CodecError("TooLargeError", `the image has ${size}, a browser shows ${MAX_SIDE_PX} a side`);
     }
     [this.#canvas.width, this.#canvas.height] = [width, height];
     this.#tell("header", header);

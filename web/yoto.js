@@ -16,7 +16,8 @@ export class YotoDecoder {
     this.#worker.onmessage = ({ data }) => this.#jobs.get(data.id)?.(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      const error = { name: "LoadError", message: `the decoder does not work here: ${event.message || "it cannot be loaded"}` };
+      const reason = event.message || "it cannot be loaded";
+      const error = { name: "LoadError", message: `the decoder does not work here: ${reason}` };
       for (const [id, tell] of this.#jobs) tell({ id, error });
     };
     this.#worker.postMessage({ configure: { models, gpu } });
@@ -35,6 +36,7 @@ export class YotoDecoder {
   decode(data, { signal = null, ...options } = {}, onHeader = () => {}, onPart = () => {}) {
     const id = this.#next++;
     return new Promise((resolve, reject) => {
+      signal?.throwIfAborted();
       let header = null;
       const end = (settle, value) => {
         this.#jobs.delete(id);

@@ -8,22 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
 from codec.app.files import is_yoto
 from codec.errors import ImageError
-from codec.picture.image import Planes, Uint8Array, open_image, psnr_db, to_planes
+from codec.metrics import MS_SSIM_MIN_PX, SSIM_MIN_PX, ms_ssim, psnr_db, ssim
+from codec.picture.image import Planes, open_image, to_planes
 
 if TYPE_CHECKING:
     from codec.api import Codec
-
-# Wang, Bovik, Sheikh & Simoncelli 2004 (SSIM); Wang, Simoncelli & Bovik 2003 (weights of the scales).
-WINDOW_PX = 11
-WINDOW_SIGMA_PX = 1.5
-STABILISERS = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-MS_SSIM_MIN_PX = (WINDOW_PX - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 
 
 class Comparison(NamedTuple):
@@ -56,7 +48,7 @@ class Comparison(NamedTuple):
 
     def __str__(self) -> str:
         lines = [f"size: {self.width}×{self.height} px", f"PSNR: {self.psnr_db:.2f} dB"]
-        for name, value, side in (("SSIM", self.ssim, WINDOW_PX), ("MS-SSIM", self.ms_ssim, MS_SSIM_MIN_PX)):
+        for name, value, side in (("SSIM", self.ssim, SSIM_MIN_PX), ("MS-SSIM", self.ms_ssim, MS_SSIM_MIN_PX)):
             lines.append(f"{name}: needs {side} px a side" if value is None else f"{name}: {value:.6f}")
         if self.alpha_equal is not None:
             lines.append(f"alpha: {'equal' if self.alpha_equal else 'different'}")
@@ -78,7 +70,7 @@ def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Compa
         raise ImageError(f"{first} has {width}×{height} px, {second} {other[1]}×{other[0]}; sizes must be equal")
     channels = max(a.colour.shape[2], b.colour.shape[2])  # grey against colour is compared in colour
     x, y = (np.broadcast_to(planes.colour, (height, width, channels)) for planes in (a, b))
-    similarity = ssim(x, y) if min(height, width) >= WINDOW_PX else None
+    similarity = ssim(x, y) if min(height, width) >= SSIM_MIN_PX else None
     multiscale = ms_ssim(x, y) if min(height, width) >= MS_SSIM_MIN_PX else None
     sizes = first.stat().st_size, second.stat().st_size
     return Comparison(width, height, sizes, psnr_db(x, y), similarity, multiscale, _alpha_equal(a, b))
@@ -94,48 +86,3 @@ def _alpha_equal(a: Planes, b: Planes) -> bool | None:
         return None
     first, second = (255 if planes.alpha is None else planes.alpha for planes in (a, b))
     return bool(np.all(np.equal(first, second)))
-
-
-def ssim(a: Uint8Array, b: Uint8Array) -> float:
-    """Structural similarity of uint8 (H, W, C), sides of WINDOW_PX at least, mean over the channels."""
-    return float(np.mean([_ssim_terms(x, y)[0] for x, y in _channels(a, b)]))
-
-
-def ms_ssim(a: Uint8Array, b: Uint8Array) -> float:
-    """Multi-scale SSIM of uint8 (H, W, C), sides of MS_SSIM_MIN_PX at least, mean over the channels."""
-    values = []
-    for x, y in _channels(a, b):
-        value = 1.0
-        for scale, weight in enumerate(SCALE_WEIGHTS):
-            if scale:
-                x, y = (F.avg_pool2d(side, 2, padding=(side.shape[2] % 2, side.shape[3] % 2)) for side in (x, y))
-            similarity, contrast = _ssim_terms(x, y)
-            term = similarity if scale == len(SCALE_WEIGHTS) - 1 else contrast
-            value *= max(term, 0.0) ** weight  # a negative one has no power
-        values.append(value)
-    return float(np.mean(values))
-
-
-def _channels(a: Uint8Array, b: Uint8Array) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Pairs of channels as float64 (1, 1, H, W): in float32 the variances would cancel in flat areas."""
-    return [
-        (torch.tensor(a[:, :, c])[None, None].double(), torch.tensor(b[:, :, c])[None, None].double())
-        for c in range(a.shape[2])
-    ]
-
-
-def _ssim_terms(x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-    """SSIM and its contrast-structure factor, means over the places where the window fits."""
-    offset = torch.arange(WINDOW_PX, dtype=torch.float64) - WINDOW_PX // 2
-    window = torch.exp(-(offset**2) / (2.0 * WINDOW_SIGMA_PX**2))
-    window /= window.sum()
-
-    def smooth(image: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(F.conv2d(image, window[None, None, :, None]), window[None, None, None, :])
-
-    mean_x, mean_y = smooth(x), smooth(y)
-    variances = smooth(x * x) + smooth(y * y) - mean_x**2 - mean_y**2
-    covariance = smooth(x * y) - mean_x * mean_y
-    contrast = (2.0 * covariance + STABILISERS[1]) / (variances + STABILISERS[1])
-    luminance = (2.0 * mean_x * mean_y + STABILISERS[0]) / (mean_x**2 + mean_y**2 + STABILISERS[0])
-    return float((luminance * contrast).mean()), float(contrast.mean())

@@ -56,8 +56,11 @@ def read_input(path: Path) -> bytes:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """FileExistsError for a name that is taken, be it by a link to nothing, unless it may be overwritten."""
-    if path != STREAM and os.path.lexists(path) and not force:
+    """FileExistsError for a name that is taken, be it by a link to nothing, unless it may be overwritten.
+
+    Devices and pipes lose nothing when they are written to.
+    """
+    if path != STREAM and os.path.lexists(path) and not force and not _is_device(path):
         raise _exists(path)
 
 
@@ -84,7 +87,7 @@ def check_output(path: Path, size_bytes: int = 0) -> None:
                 pass
         free = _free_bytes(target.parent)
         if free is not None and free < size_bytes:
-            needed = f"{os.strerror(errno.ENOSPC)}: {size_bytes} bytes at least are needed, {free} are free"
+            needed = f"{os.strerror(errno.ENOSPC)}: needed are {size_bytes} B at least, free {free} B"
             raise OSError(errno.ENOSPC, needed, str(path))
 
 
@@ -111,10 +114,7 @@ def write_output(path: Path, data: bytes, *, new: bool = False, mtime_ns: int | 
             sys.stdout.buffer.flush()
         return
     with _naming(path):
-        if new:
-            target, found = path, None
-        else:
-            target, found = _destination(path)
+        target, found = (path, None) if new and not _is_device(path) else _destination(path)
         if found and not stat.S_ISREG(found.st_mode):
             _write_to_device(target, data)
         elif found and found.st_nlink > 1:
@@ -132,6 +132,11 @@ def _destination(path: Path) -> tuple[Path, os.stat_result | None]:
     if found and stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return Path(os.path.realpath(path)), found
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path leads to what is neither a file nor a folder."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _write_to_device(path: Path, data: bytes) -> None:

@@ -173,7 +173,8 @@ class Encoding:
         return found.data, found.quality, found.encodes, [] if found.met else [missed]
 
     def _psnr_db(self, image: Image.Image, data: bytes) -> float:
-        from codec.picture.image import psnr_db, to_planes
+        from codec.metrics import psnr_db
+        from codec.picture.image import to_planes
 
         decoded = self.codec.decode(data, max_pixels=sys.maxsize)
         return psnr_db(to_planes(image).colour, to_planes(decoded).colour)

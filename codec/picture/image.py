@@ -298,13 +298,3 @@ def save_image(image: Image.Image, suffix: str) -> bytes:
     except (OSError, ValueError) as error:
         raise ImageError(f"a {image.mode} image cannot be written as {form}: {error}; use .png") from error
     return buffer.getvalue()
-
-
-def psnr_db(a: Uint8Array, b: Uint8Array) -> float:
-    """Peak signal-to-noise ratio of two uint8 arrays of one shape; infinite if they are equal."""
-    squared = 0.0
-    for rows_a, rows_b in zip(
-        np.array_split(a, max(1, len(a) // 256)), np.array_split(b, max(1, len(b) // 256)), strict=True
-    ):
-        squared += float(np.square(rows_a.astype(np.float64) - rows_b).sum())
-    return float("inf") if squared == 0.0 else 10.0 * np.log10(255.0**2 * a.size / squared)

@@ -76,7 +76,7 @@ function unpackFixed(data, view) {
     throw new CodecError("NotYotoError", "this is not a .yoto file: it does not start with its magic bytes");
   }
   if (data.length > 4 && !FLAGS[data[4]]) {
-    throw new CodecError("UnsupportedVersionError", `the file has format version ${data[4]}, this decoder knows 1 and 2`);
+    throw new CodecError("UnsupportedVersionError", `the format version is ${data[4]}, this decoder knows 1 and 2`);
   }
   if (data.length < FIXED_BYTES) throw truncated(FIXED_BYTES, data.length);
   const flags = data[5];

@@ -15,7 +15,7 @@ const PART_PX = 1024; // what is synthesised at once
 export class Models {
   #loaded = new Map();
 
-  /** @param {string} folder address of what `python -m training.browser` writes; @param {string} kernel of kernel.wasm. */
+  /** Addresses of what `python -m training.browser` writes and of kernel.wasm; `gpu` as for `Synthesis.create`. */
   constructor(folder, kernel, options = {}) {
     Object.assign(this, { folder, kernel, options });
   }
@@ -32,7 +32,7 @@ export class Models {
   async #load(id) {
     const graph = load(`${this.folder}${id}.onnx`, `the synthesis of model ${id}`);
     const synthesis = graph.then((data) => Synthesis.create(data, this.options));
-    synthesis.catch(() => {}); // thrown where it is awaited
+    synthesis.catch(() => this.#loaded.delete(id)); // thrown where it is awaited
     const [integers, kernel] = await Promise.all([
       load(`${this.folder}${id}.safetensors`, `model ${id}, which the file needs,`),
       load(this.kernel, "the decoder"),
@@ -89,7 +89,8 @@ export class Decoder {
   #countUses(pieces) {
     this.uses = new Map();
     for (const { box } of pieces) {
-      for (const tile of this.grid.touching(this.grid.withMargin(box))) this.uses.set(tile, (this.uses.get(tile) ?? 0) + 1);
+      const needed = this.grid.touching(this.grid.withMargin(box));
+      for (const tile of needed) this.uses.set(tile, (this.uses.get(tile) ?? 0) + 1);
     }
   }
 

@@ -74,7 +74,7 @@ export function requantise(
   }
 }
 
-/** out = the sums of a 3×3 depthwise convolution of a, each (h, w, channels); taps (9, channels); zeros beyond the edge. */
+/** out = sums of a 3×3 depthwise convolution of a, each (h, w, channels), zeros beyond the edge; taps (9, channels). */
 export function depthwise(a: usize, taps: usize, out: usize, h: i32, w: i32, channels: usize): void {
   memory.fill(out, 0, ((<usize>(h * w)) * channels) << 2);
   for (let y = 0; y < h; y++) {

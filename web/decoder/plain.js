@@ -1,4 +1,4 @@
-// Plain sections: a mask of blocks, and lossless WebP, which the browser decodes. codec/format/bitstream.py specifies them.
+// Plain sections, see codec/format/bitstream.py: a mask of blocks, and lossless WebP, which the browser decodes.
 
 import { crc32 } from "./crc32.js";
 import { corrupt } from "./errors.js";

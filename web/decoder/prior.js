@@ -3,6 +3,7 @@
 
 import { crc32 } from "./crc32.js";
 import { CodecError, corrupt } from "./errors.js";
+import { Kernel } from "./kernel.js";
 import { SymbolDecoder, SymbolTables } from "./symbols.js";
 
 const PASSES = 4;
@@ -20,40 +21,10 @@ for (let k = 0; k < PASSES; k++) {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
-/** kernel.wasm and its memory, of which pieces are taken from the start and given back together. */
-class Kernel {
-  constructor({ exports }) {
-    this.exports = exports;
-    this.memory = exports.memory;
-    this.top = 0;
-  }
-
-  /** The address of `length` numbers. */
-  take(length) {
-    const address = this.top;
-    this.top += 16 * Math.ceil(length / 4);
-    const missing = this.top - this.memory.buffer.byteLength;
-    if (missing > 0 && this.memory.grow(Math.ceil(missing / 65536)) < 0) throw new RangeError("out of memory");
-    return address;
-  }
-
-  put(values) {
-    const address = this.take(values.length);
-    this.view(address, values.length).set(values);
-    return address;
-  }
-
-  /** Valid until something more is taken. */
-  view(address, length) {
-    return new Float32Array(this.memory.buffer, address, length);
-  }
-}
-
 /** A model's entropy half: tables, and layers at the quality that was used last. */
 export class Prior {
   static async create({ config, tensors }, kernelBytes) {
-    const { instance } = await WebAssembly.instantiate(kernelBytes);
-    return new Prior(config, tensors, new Kernel(instance));
+    return new Prior(config, tensors, await Kernel.create(kernelBytes));
   }
 
   constructor(config, tensors, kernel) {
@@ -103,14 +74,15 @@ export class Prior {
       Array.from({ length: 4 }, (_, g) => this.#denseLayer(`passes.${k}.head`, start + (g * M) / 4, M / 4));
     this.means = Array.from({ length: PASSES }, (_, k) => groups(k, 0));
     this.indexes = Array.from({ length: PASSES }, (_, k) => groups(k, M));
-    this.contextBias = Array.from({ length: PASSES }, (_, k) => this.kernel.put(this.tensors[`passes.${k}.context_bias`]));
+    const contextBias = (_, k) => this.kernel.put(this.tensors[`passes.${k}.context_bias`]);
+    this.contextBias = Array.from({ length: PASSES }, contextBias);
     this.mark = this.kernel.top;
   }
 
   /** A table's row at the quality. */
   #at(name) {
     const table = this.tensors[name];
-    const [columns, spacing] = [table.length / this.config.knots, QUALITY_MAX / (this.config.knots - 1)];
+    const [columns, spacing] = [table.length / this.config.knots, Math.floor(QUALITY_MAX / (this.config.knots - 1))];
     const knot = Math.min(Math.floor(this.quality / spacing), this.config.knots - 2);
     const part = this.quality - knot * spacing;
     return Float64Array.from({ length: columns }, (_, i) => {
@@ -163,7 +135,8 @@ class Run {
     const take = (length) => this.kernel.take(length);
     this.z = take((n / 16) * Z);
     [this.one, this.two] = [take(n * D), take(n * D)];
-    [this.hyperFeatures, this.embedded, this.context, this.both] = [take(n * D), take(n * D), take(n * D), take(2 * n * D)];
+    [this.hyperFeatures, this.embedded, this.context] = [take(n * D), take(n * D), take(n * D)];
+    this.both = take(2 * n * D);
     const quarter = n / 4;
     [this.part, this.mean, this.index] = [take(quarter * D), take((quarter * M) / 4), take((quarter * M) / 4)];
     this.features = take((quarter * M) / 2);
@@ -245,7 +218,9 @@ class Run {
     const { group, prior } = this;
     const [quarter, first] = [this.n / 4, ((k + phase) % 4) * group];
     const part = decoded.subarray(phase * quarter * group, (phase + 1) * quarter * group);
-    this.eachOfPhase(phase, (position, i) => yHat.set(part.subarray(i * group, (i + 1) * group), position * M + first));
+    this.eachOfPhase(phase, (position, i) => {
+      yHat.set(part.subarray(i * group, (i + 1) * group), position * M + first);
+    });
     if (k === PASSES - 1) return;
     const features = this.kernel.view(this.features, 2 * part.length);
     for (let i = 0; i < part.length; i++) {

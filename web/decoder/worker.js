@@ -3,6 +3,7 @@
 
 import { Decoder, Models } from "./decoder.js";
 
+const KERNEL = new URL("../vendor/kernel.wasm", import.meta.url).href;
 let models = null;
 const stopped = new Set();
 
@@ -19,7 +20,7 @@ async function decode(id, data, options) {
 
 let last = Promise.resolve();
 onmessage = ({ data: { id, data, options, configure, stop } }) => {
-  if (configure) models = new Models(configure.models, new URL("../vendor/kernel.wasm", import.meta.url).href, configure);
+  if (configure) models = new Models(configure.models, KERNEL, configure);
   else if (stop) stopped.add(stop);
   else {
     last = last
