@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from conftest import TINY, make_model, picture, reseal
+from conftest import make_model, picture, reseal
 from PIL import Image
 
 from codec.api import Codec, integer_quality
@@ -105,7 +105,7 @@ def test_eight_threads_share_a_codec(weights_path):
 
 def test_analysis_of_a_tile_does_not_see_its_borders(codec):
     image = picture(300, 330)
-    grid = Grid(300, 330, 64, TINY.margin_px)
+    grid = Grid(300, 330, 64, ModelConfig.margin_px)
     whole = codec.model.backend.analyse(read_pixels(image, grid.padded), 2048)
     for box in grid.tiles():
         outer = grid.with_margin(box)
@@ -325,7 +325,7 @@ def test_tile_size_out_of_range_is_the_callers_mistake(codec, tile_px):
         codec.encode(picture(8, 8), tile_px=tile_px)
 
 
-@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3))])
+@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3), int)])
 def test_image_of_another_type_is_the_callers_mistake(codec, image):
     with pytest.raises(TypeError):
         codec.encode(image)

@@ -17,10 +17,9 @@ from codec.format.entropy import (
     SymbolTables,
     encode_symbols,
 )
-from codec.network.config import ModelConfig
 from training.export import frequency_tables
 
-FROZEN = {key: tensor.numpy() for key, tensor in frequency_tables(ModelConfig()).items()}
+FROZEN = {key: tensor.numpy() for key, tensor in frequency_tables().items()}
 TABLES = SymbolTables(FROZEN["tables.radii"], FROZEN["tables.frequencies"])
 DEVIATIONS = np.geomspace(0.11, 256.0, 64)  # CompressAI's scale table
 ROWS = range(64)

@@ -14,11 +14,13 @@ interpolated linearly.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from codec.format.bitstream import QUALITY_MAX
 from codec.network.config import PASSES, ModelConfig
@@ -133,6 +135,16 @@ def pixel_shuffle(a: Array) -> Array:
 
 
 @lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Keep NumPy's matrix products on one thread: they are small, and OpenBLAS's threads spin while they wait."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@lru_cache(maxsize=1)
 def magnitude_table() -> npt.NDArray[np.float32]:
     """log2(1 + |y|) in steps of 2^-MAGNITUDE_BITS for |y| = 0 … LATENT_LIMIT, rounded; integers.
 
@@ -195,6 +207,10 @@ class IntegerPrior:
                 rows, both int32 (4, h/2, w/2, M/4); returns the symbols, same shape. Phase p of the first axis
                 stands for positions (p // 2, p % 2) of each 2×2 cell.
         """
+        with one_thread():
+            return self._run(z, coder)
+
+    def _run(self, z: IntArray, coder: Callable[[int, IntArray, IntArray], IntArray]) -> TilePrior:
         stages = [(z.reshape(-1), np.broadcast_to(self.z_index, z.shape).reshape(-1))]
         hyper = self._hyper(z.astype(self.dtype))
         h, w, _ = hyper.shape

@@ -2,7 +2,7 @@
 
 A model's id is the start of the SHA-256 of its config and of its decoder's tensors. An encoder that is trained on, or
 another model card, leaves it as it is. Every model that was ever shipped stays in `data/models`, so that its files
-decode for ever.
+decode for ever. Files of format 1, the first edition's, are named by the SHA-256 of the whole file.
 """
 
 from __future__ import annotations
@@ -26,14 +26,10 @@ from codec.format.entropy import SymbolTables
 from codec.network.bounds import check_exact, check_shapes
 from codec.network.config import ModelConfig
 
-FORMAT = "yoto-codec weights 2"
+FORMAT, FIRST_FORMAT = "yoto-codec weights 2", "yoto-codec weights 1"
 FOLDER = Path(__file__).parent.parent / "data" / "models"
 SUFFIX = ".safetensors"
 DEFAULT_ID = bytes.fromhex("c1c17610be31")
-# Ids given before they were what they are now, by digest: the first edition's was the hash of its file.
-FORMER_IDS = {
-    "77602ad112212db75cf1d618b3793cdd968c0674c3664286bce988f40dcbb0b4": "c1c17610be31",
-}
 FLOATS = "transforms."  # prefix of the floating-point half
 ENCODER = tuple(FLOATS + part for part in ("g_a.", "h_a.", "encoder_gain."))  # what a decoder does not need
 # What reading a file that is not a weights file, or a damaged one, may raise.
@@ -116,9 +112,11 @@ def parse(data: bytes, path: Path) -> Weights:
     """Read the bytes of a weights file and check that they form a model; one of `UNUSABLE` if not."""
     tensors = safetensors.numpy.load(data)
     notes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-    if notes.get("format") != FORMAT:
+    if notes.get("format") not in (FORMAT, FIRST_FORMAT):
         raise ValueError(f"its format is {notes.get('format')!r}, expected {FORMAT!r}")
-    config = ModelConfig(**json.loads(notes["config"]))
+    first = notes["format"] == FIRST_FORMAT
+    settings = json.loads(notes["config"])
+    config = ModelConfig(**(first_edition_settings(settings) if first else settings))
     config.validate()
     if config.num_coefficients != 1:
         raise ValueError("a codec is conditioned on quality alone")
@@ -126,9 +124,32 @@ def parse(data: bytes, path: Path) -> Weights:
     check_shapes(integers, config)
     floats = {name.removeprefix(FLOATS): _finite(name, tensors[name]) for name in tensors.keys() - integers.keys()}
     tables = SymbolTables(integers["tables.radii"], integers["tables.frequencies"])
-    sha256 = digest(notes["config"], {k: v for k, v in tensors.items() if not k.startswith(ENCODER)})
-    model_id = bytes.fromhex(FORMER_IDS.get(sha256, sha256))[:MODEL_ID_BYTES]
+    if first:
+        floats = dict(first_edition_tensor(*item) for item in floats.items())
+        sha256 = hashlib.sha256(data).hexdigest()
+    else:
+        sha256 = digest(notes["config"], {k: v for k, v in tensors.items() if not k.startswith(ENCODER)})
+    model_id = bytes.fromhex(sha256)[:MODEL_ID_BYTES]
     return Weights(model_id, sha256, config, floats, tables, integers, json.loads(notes.get("card", "{}")), path)
+
+
+def first_edition_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """A configuration of format 1 in today's terms: all blocks at 1/8, ReLU gates, hidden units without bound."""
+    coarse = {f"{side}_coarse": settings.pop(f"{side}_blocks") for side in ("analysis", "synthesis")}
+    if settings.pop("latent_blocks", 0):
+        raise ValueError("it has blocks at 1/16 resolution, which no release had")
+    fine = {"analysis_blocks": 0, "synthesis_blocks": 0, "extra": 0}
+    return settings | coarse | fine | {"gate": "relu", "hidden_max": 0.0, "margin_px": 64}
+
+
+def first_edition_tensor(name: str, tensor: npt.NDArray[Any]) -> tuple[str, npt.NDArray[Any]]:
+    """A tensor of format 1 under today's name, pixels of 8×8 blocks in the order of 4×4 cells in 2×2."""
+    order = np.arange(192).reshape(3, 2, 4, 2, 4).transpose(0, 2, 4, 1, 3).reshape(-1)
+    if name == "g_a.head.weight":
+        return name, tensor[:, order]
+    if name in ("g_s.tail.weight", "g_s.tail.bias"):
+        return name, tensor[order]
+    return name.replace(".blocks.", ".coarse."), tensor
 
 
 def _finite(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
