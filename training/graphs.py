@@ -18,10 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.network import weights
-from codec.network.config import PIXELS
+from codec.network.config import PIXELS, ModelConfig
 from codec.network.layers import Depthwise, FiLM, Lapped, Pointwise, ResidualBlock
 from codec.network.onnx_backend import GRAPHS, graph_path
-from codec.network.torch_backend import build
 from codec.network.transforms import Synthesis, Transforms
 
 OPSET = 18
@@ -74,7 +73,9 @@ class LookGraph(Graph):
     squares; derivative of its sum by y_hat, (h, w, M).
     """
 
-    def forward(self, y_hat: Tensor, condition: Tensor, pixels: Tensor, mask: Tensor, mix: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        self, y_hat: Tensor, condition: Tensor, pixels: Tensor, mask: Tensor, mix: Tensor
+    ) -> tuple[Tensor, ...]:
         transforms = self.transforms
         cond = transforms.condition_net(condition)
         gain = torch.exp(transforms.decoder_gain(cond))[:, :, None, None] / transforms.latent_gain(condition)
@@ -164,10 +165,14 @@ MAKERS: dict[str, type[Graph]] = {
 }
 
 
-def make(transforms: Transforms, name: str) -> bytes:
-    """One of the graphs of a model, without its weights."""
+@torch.no_grad()
+def make(config: ModelConfig, name: str) -> bytes:
+    """One of the graphs of a network, without its weights."""
     inputs, outputs = GRAPHS[name]
-    m = transforms.config.M
+    m = config.M
+    transforms = Transforms(config).requires_grad_(False)
+    for tensor in transforms.state_dict().values():
+        tensor.uniform_(0.5, 1.0)  # all different, or the exporter would take equal tensors for one
     examples = {
         "pixels": torch.zeros(128, 192, 3),
         "mask": torch.zeros(128, 192, 1),
@@ -212,10 +217,9 @@ def main(models: tuple[str, ...]) -> None:
     """Write the graphs of installed models, by default of all."""
     for model_id in [bytes.fromhex(name) for name in models] or weights.available():
         loaded = weights.load(model_id=model_id)
-        transforms = build(loaded.config, loaded.floats)
         for name in GRAPHS:
             path = graph_path(loaded.path, name)
-            path.write_bytes(make(transforms, name))
+            path.write_bytes(make(loaded.config, name))
             click.echo(f"{path} {path.stat().st_size}")
 
 

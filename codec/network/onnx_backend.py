@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import onnxruntime
 
 from codec.errors import WeightsError
 from codec.format.bitstream import QUALITY_MAX
+from codec.network import threads
 from codec.network.backend import FloatArray, Look
 from codec.network.config import LATENT_STRIDE, ModelConfig
 
@@ -39,18 +40,21 @@ class OnnxBackend:
 
     name = "onnx"
 
-    def __init__(self, config: ModelConfig, floats: Mapping[str, FloatArray], path: Path, threads: int = 0) -> None:
-        """Take the graphs beside the weights file `path`; `threads` 0 for one a core."""
-        self.config, self.floats, self.path, self.threads = config, floats, path, threads
+    def __init__(self, config: ModelConfig, floats: Mapping[str, FloatArray], path: Path) -> None:
+        """Take the graphs beside the weights file `path`."""
+        self.config, self.path = config, path
+        # The graphs read these arrays where they lie, so they must stay.
+        self.floats = {name: np.ascontiguousarray(array) for name, array in floats.items()}
+        self._sessions: dict[tuple[int, str], onnxruntime.InferenceSession] = {}
 
     def analyse(self, pixels: FloatArray, rate_point: int) -> FloatArray:
-        return self._run(self._analyse, {"pixels": pixels}, rate_point)[0]
+        return self._run("analyse", {"pixels": pixels}, rate_point)[0]
 
     def hyper_analyse(self, y: FloatArray, rate_point: int) -> FloatArray:
-        return self._run(self._hyper_analyse, {"y": y}, rate_point)[0]
+        return self._run("hyper_analyse", {"y": y}, rate_point)[0]
 
     def synthesise(self, y_hat: FloatArray, rate_point: int) -> FloatArray:
-        return self._run(self._synthesise, {"y_hat": y_hat}, rate_point)[0]
+        return self._run("synthesise", {"y_hat": y_hat}, rate_point)[0]
 
     def look(self, pixels: FloatArray, y_hat: FloatArray, rate_point: int, *, gradient: bool) -> Look:
         height, width, channels = pixels.shape
@@ -63,7 +67,7 @@ class OnnxBackend:
             target[:height, :width], mask[:height, :width] = pixels, 1.0
             mix = np.eye(3, dtype=np.float32) if channels == 3 else np.full((3, 3), 1.0 / 3.0, np.float32)
             asked = {"y_hat": y_hat, "pixels": target, "mask": mask, "mix": mix}
-            error, slope = self._run(self._look, asked, rate_point)
+            error, slope = self._run("look", asked, rate_point)
             slope = slope * scale
         else:
             x_hat = self.synthesise(y_hat, rate_point)
@@ -74,26 +78,21 @@ class OnnxBackend:
         cells = error.reshape(h, LATENT_STRIDE, w, LATENT_STRIDE).sum(axis=(1, 3)) * scale
         return Look(cells, slope)
 
-    @cached_property
-    def _analyse(self) -> onnxruntime.InferenceSession:
-        return self._session("analyse")
-
-    @cached_property
-    def _hyper_analyse(self) -> onnxruntime.InferenceSession:
-        return self._session("hyper_analyse")
-
-    @cached_property
-    def _synthesise(self) -> onnxruntime.InferenceSession:
-        return self._session("synthesise")
-
-    @cached_property
-    def _look(self) -> onnxruntime.InferenceSession:
-        return self._session("look")
+    def __getstate__(self) -> dict[str, object]:
+        """Pickles without the graphs that are loaded."""
+        return vars(self) | {"_sessions": {}}
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
+        """A graph that is ready to run; loaded anew in a process that was forked, which has none of its threads."""
+        key = os.getpid(), name
+        if key not in self._sessions:
+            self._sessions[key] = self._load(name)
+        return self._sessions[key]
+
+    def _load(self, name: str) -> onnxruntime.InferenceSession:
         path = graph_path(self.path, name)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = threads.get()
         options.log_severity_level = 3
         # Threads that wait must not spin: the entropy model and other programs need the cores.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -110,9 +109,7 @@ class OnnxBackend:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(f"{path} is not a usable graph of these weights: {reason}") from error
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, inputs: dict[str, FloatArray], rate_point: int
-    ) -> list[FloatArray]:
+    def _run(self, name: str, inputs: dict[str, FloatArray], rate_point: int) -> list[FloatArray]:
         condition = np.full((1, 1), 2.0 * rate_point / QUALITY_MAX - 1.0, np.float32)
         contiguous = {key: np.ascontiguousarray(value, np.float32) for key, value in inputs.items()}
-        return session.run(None, contiguous | {"condition": condition})
+        return self._session(name).run(None, contiguous | {"condition": condition})
