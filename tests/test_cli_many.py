@@ -311,7 +311,7 @@ def test_threads_that_wait_leave_the_cores_to_others(folder, codec, monkeypatch,
 
 def test_larger_pictures_than_allowed_are_refused(folder, weights_path, monkeypatch):
     refused = run("encode", "in/a.png", "--max-megapixels", 0.0007, "--weights", weights_path)
-    assert_fails(refused, "in/a.png has 30×24 px, more than the limit of 700")
+    assert_fails(refused, "in/a.png has 30×24 px, which are coded as 4096, more than the limit of 700")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # which alone would refuse it
     assert run("encode", "in/a.png", "--weights", weights_path).exit_code == 0
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -371,7 +371,7 @@ def test_frames_that_are_not_coded_warn(folder, weights_path):
     Image.open("in/a.png").save("x.gif", save_all=True, append_images=[Image.open("in/b.jpg")])
     result = run("encode", "x.gif", "--weights", weights_path)
     assert result.exit_code == 0
-    assert result.stderr == "Warning: the image has 2 frames, of which the first is coded\n"
+    assert result.stderr == "Warning: the image has several frames, of which the first is coded\n"
 
 
 def test_deep_image_is_refused_until_levels_are_given(folder, weights_path, codec):

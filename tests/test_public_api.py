@@ -166,7 +166,7 @@ def test_constriction_is_imported_in_one_file():
 
 
 def test_pillow_is_imported_where_pictures_come_and_go():
-    comes_and_goes = {"image", "formats", "plain", "api", "batch", "pillow", "target", "work", "peers"}
+    comes_and_goes = {"image", "formats", "plain", "api", "batch", "pillow", "target", "work", "peers", "metadata"}
     assert importers("PIL", "codec", ".") <= comes_and_goes
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from codec.api import Codec, integer_quality
 from codec.demo.peers import Check, PeerName, nearest_file, peer_for
-from codec.errors import ImageError, TooLargeError
+from codec.errors import ImageError
 from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, Metadata, unpack
 from codec.metrics import psnr_db
 from codec.picture.image import Planes, Uint8Array, open_image, to_pil, to_planes
@@ -121,18 +121,7 @@ class Studio:
             planes = to_planes(self.codec.decode(data, max_pixels=self.max_pixels))
         else:
             planes = to_planes(open_image(upload, max_pixels=self.max_pixels))
-            self._check_padded(planes)
         return self._keep(hashlib.sha256(data).hexdigest(), Picture(planes, len(data), header))
-
-    def _check_padded(self, planes: Planes) -> None:
-        """Refuse a picture, thin as a line, that takes more time than its pixels say."""
-        height, width = planes.colour.shape[:2]
-        coded = Header(width, height, 0, self.codec.weights.model_id).padded_pixels
-        if coded > self.max_pixels:
-            raise TooLargeError(
-                f"the image has {width}×{height} px, which are coded as {coded},"
-                f" more than the limit of {self.max_pixels}"
-            )
 
     def add_sample(self) -> dict[str, object]:
         """Take in a picture that needs no file."""
