@@ -136,6 +136,14 @@ def test_other_integers_are_noticed(driver, codec):
     assert "other integers" in answer["message"]
 
 
+def test_empty_symbol_stream_is_refused(driver, codec):
+    """Only version 2 knows tiles without symbols; the browser once showed such a tile of version 1 in black."""
+    data = codec.encode(picture(64, 64), 0.5)
+    start = unpack(data).tiles[0].start
+    (answer,) = decode(driver, [reseal(data[: start - 16] + bytes(4) + data[start - 12 : start])])
+    assert answer["error"] == "CorruptError"
+
+
 def test_region_comes_first_and_alone_if_asked(driver, codec):
     data = codec.encode(picture(200, 300), 0.9, tile_px=64)
     whole = codec.decode(data)
