@@ -22,7 +22,10 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from test_browser import Page as DemoPage
+from test_server import serving
 
+from codec.demo.server import create_app
 from codec.errors import CodecError
 from codec.format.bitstream import unpack
 from codec.grid import Grid
@@ -57,6 +60,18 @@ const text = (data) => {
   }
   return answers;
 })().then(done, (error) => done(String(error)));
+"""
+
+IS_WARM = "import('/decoding.js').then((decoding) => arguments[0](decoding.possible()))"
+KEEP_DOWNLOADS = """
+const create = URL.createObjectURL;
+URL.createObjectURL = (blob) => create((window.kept = blob));
+"""
+KEPT = "window.kept.arrayBuffer().then((data) => arguments[0](Array.from(new Uint8Array(data))))"
+SET_QUALITY = """
+const slider = document.getElementById("quality");
+slider.value = arguments[0];
+slider.dispatchEvent(new Event("input"));
 """
 
 
@@ -333,3 +348,33 @@ def test_element_shows_what_its_address_holds(driver, address):
     assert [kind for kind, _, _ in events] == ["header", *["part"] * 7, "load", "error"]  # the region, then six tiles
     assert {width for _, width, _ in events} == {160}
     assert events[-1][2] == "LoadError"
+
+
+def test_demo_page_decodes_what_its_server_sends(driver, address, codec, weights_path, tmp_path):
+    """The server's PNG is shown until the decoder is warm; then its file is decoded here and is what is downloaded."""
+    for name in ("decoder", "vendor", "yoto.js"):
+        (tmp_path / name).symlink_to(ROOT / "web" / name)
+    write(tmp_path / "models", weights_path)
+    original = tmp_path / "waves.png"
+    Image.fromarray(picture(80, 112)).save(original)
+    with serving(create_app(codec, 300_000, decoder=tmp_path)) as ((host, port), _):
+        demo = DemoPage(driver)
+        try:
+            driver.get(f"http://{host}:{port}")
+            demo.ready()
+            demo.open(original)
+            demo.until(lambda: "waves.png" in demo.text("source"))
+            demo.ready()
+            demo.until(lambda: driver.execute_async_script(IS_WARM))
+            driver.execute_script(KEEP_DOWNLOADS)
+            for quality in (0.7, 0.8):
+                driver.execute_script(SET_QUALITY, quality)
+                demo.ready()
+                data = codec.encode(picture(80, 112), quality)
+                assert driver.find_elements(By.CSS_SELECTOR, "#right canvas")
+                assert difference(demo.shown("right"), np.asarray(codec.decode(data))) <= 1
+                assert "Decoded in this browser in" in demo.text("ratio")
+                assert demo.part("download").get_attribute("href").startswith("blob:")
+                assert bytes(driver.execute_async_script(KEPT)) == data
+        finally:
+            driver.get(address)
