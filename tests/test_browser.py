@@ -258,9 +258,7 @@ def test_large_picture_shows_a_part_first(page, tmp_path, codec):
     page.ready()
     region, width, _ = page.driver.execute_script("return window.parts")[0]
     assert (region["width"], region["height"], width) == (448, 448, 448)
-    assert region["x"] == pytest.approx(
-        640 + (640 - 448) / 2, abs=2
-    )  # the middle of what is seen of it
+    assert region["x"] == pytest.approx(640 + (640 - 448) / 2, abs=2)  # the middle of what is seen of it
     assert page.driver.find_elements(By.CSS_SELECTOR, "#right .part") == []
     np.testing.assert_array_equal(page.shown("right"), np.asarray(codec.decode(page.fetch("download"))))
 
