@@ -63,7 +63,17 @@ ALLOWED = {
     },
 }
 OUTSIDE = {"training", "benchmarks", "tests", "compressai"}
-ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
+ARITHMETIC_FREE = {"__future__", "array", "codec", "collections", "dataclasses", "importlib", "struct", "typing", "zlib"}
+    "__future__",
+    "array",
+    "collections",
+    "dataclasses",
+    "importlib",
+    "struct",
+    "typing",
+    "zlib",
+    "codec",
+}
 
 
 def imports(path: Path) -> set[str]:
