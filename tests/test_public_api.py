@@ -63,16 +63,16 @@ ALLOWED = {
     },
 }
 OUTSIDE = {"training", "benchmarks", "tests", "compressai"}
-ARITHMETIC_FREE = {"__future__", "array", "codec", "collections", "dataclasses", "importlib", "struct", "typing", "zlib"}
+ARITHMETIC_FREE = {
     "__future__",
     "array",
+    "codec",
     "collections",
     "dataclasses",
     "importlib",
     "struct",
     "typing",
     "zlib",
-    "codec",
 }
 
 
