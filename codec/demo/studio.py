@@ -143,7 +143,7 @@ class Studio:
             "yoto": None,
         }
         if picture.header:
-            facts["yoto"] = {"quality": picture.header.quality / QUALITY_MAX, "bpp": picture.header.bpp}
+            facts["yoto"] = {"quality": picture.header.quality, "bpp": picture.header.bpp}
         return facts
 
     def picture(self, key: str) -> Picture:
