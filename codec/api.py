@@ -22,6 +22,7 @@ from codec.network.loaded import LoadedModel
 from codec.network.weights import Weights
 from codec.picture.image import ImageLike, Planes, open_image, to_pil, to_planes
 from codec.picture.source import Source, is_source, local_file, read_bytes
+from codec.picture.transparent import without_hidden_colours
 
 DEFAULT_QUALITY = 0.5
 
@@ -111,6 +112,7 @@ class Codec:
         planes = planes_of(image, levels, keep_metadata, max_pixels)
         if lossless:
             return encode_lossless(planes, effort, tile_px, progress)
+        planes = without_hidden_colours(planes)
         return self.encode_planes(planes, rate_point, effort, tile_px, progress)
 
     def encode_planes(

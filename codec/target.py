@@ -16,6 +16,7 @@ from codec.format.bitstream import QUALITY_MAX
 from codec.metrics import psnr_db
 from codec.picture.image import ImageLike, Planes, to_planes
 from codec.picture.source import Source
+from codec.picture.transparent import without_hidden_colours
 
 RATE_TOLERANCE = 0.01  # of bytes and of bpp, below the target
 PSNR_TOLERANCE_DB = 0.05
@@ -75,7 +76,7 @@ def encode_to_target(
     target = targets[0]
     if not 0.0 < target < math.inf:
         raise ValueError(f"the target is {target}; it must be a positive number")
-    planes = planes_of(image, levels, keep_metadata)
+    planes = without_hidden_colours(planes_of(image, levels, keep_metadata))
     model = codec or default_codec()
     encode = partial(model.encode_planes, planes, effort=effort)
     if psnr_db is None:

@@ -512,7 +512,9 @@ def test_a_file_of_another_installed_model_decodes(codec, weights_path, tmp_path
 # Whatever stands for a file.
 
 
-@pytest.mark.parametrize("give", [str, Path, lambda p: p.read_bytes(), lambda p: p.open("rb"), lambda p: f"file://{p}"])
+@pytest.mark.parametrize(
+    "give", [str, Path, lambda p: p.read_bytes(), lambda p: io.BytesIO(p.read_bytes()), lambda p: f"file://{p}"]
+)
 def test_files_are_taken_by_path_url_bytes_or_open(codec, tmp_path, monkeypatch, give):
     monkeypatch.setattr("codec.api.default_codec", lambda _: codec)
     image = Image.fromarray(picture(40, 70))
