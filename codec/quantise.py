@@ -19,7 +19,8 @@ import numpy.typing as npt
 from codec.format.entropy import LAST_SILENT_ROW, SymbolTables
 from codec.network.backend import FloatArray, from_steps
 from codec.network.config import PASSES
-from codec.network.integer import LATENT_BITS, LATENT_LIMIT, Z_LIMIT, IntArray, TilePrior
+from codec.network.integer import IntArray, TilePrior
+from codec.network.layout import LATENT_BITS, LATENT_LIMIT, Z_LIMIT
 
 RDO_LEVELS = 15
 # Second derivative of λ·255²·MSE, in bits, over a latent in quantiser steps, as `latent_gain` makes it.
@@ -40,12 +41,14 @@ class Choice(NamedTuple):
     tile: what the entropy model made of them.
     costs: bits and error of each block, in bits, (h / 4, w / 4).
     gradient: of the error by y_hat, (h, w, M), if it was asked for.
+    error_bits: the error of each latent's pixels, in bits, (h, w).
     """
 
     y: FloatArray
     tile: TilePrior
     costs: FloatArray
     gradient: FloatArray | None
+    error_bits: FloatArray
 
     @property
     def cost(self) -> float:
