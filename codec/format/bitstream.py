@@ -153,7 +153,7 @@ class Header:
 
     Attributes:
         width, height: px.
-        quality: integer rate point, 0 … 4096.
+        rate_point: 0 (fewest bits) … 4096; as `quality` it lies in [0, 1].
         model_id: first six bytes of the model's id.
         colour: three channels, else one.
         alpha: an alpha channel is present.
@@ -167,7 +167,7 @@ class Header:
 
     width: int
     height: int
-    quality: int
+    rate_point: int
     model_id: bytes
     colour: bool = True
     alpha: bool = False
@@ -182,6 +182,11 @@ class Header:
     @property
     def tile_count(self) -> int:
         return -(-self.height // self.tile_px) * -(-self.width // self.tile_px)
+
+    @property
+    def quality(self) -> float:
+        """What the file was encoded with, 0 (fewest bits) to 1."""
+        return self.rate_point / QUALITY_MAX
 
     @property
     def padded_pixels(self) -> int:
@@ -255,7 +260,7 @@ def pack(
         MAGIC,
         PLAIN_VERSION if plain else VERSION,
         flags | LOSSLESS_FLAG * header.lossless,
-        header.quality,
+        header.rate_point,
         header.width,
         header.height,
         header.model_id,
