@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +133,13 @@ def test_all_is_exact_and_sorted():
 @pytest.mark.parametrize("name", codec.__all__)
 def test_public_name_is_documented(name):
     assert getattr(codec, name).__doc__
+
+
+def test_help_names_everything_and_the_version_is_known():
+    text = pydoc.render_doc(codec, renderer=pydoc.plaintext)
+    assert {*codec.__all__, "__version__"} <= set(dir(codec))
+    assert all(f"class {name}(" in text or f"    {name}" in text for name in codec.__all__)
+    assert codec.__version__ == importlib.metadata.version("yoto-codec")
 
 
 def test_unknown_name_is_an_attribute_error():
