@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,12 @@ import training.train, training.sent, training.throughput
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_all_that_the_library_reads_is_packaged():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["codec"]
+    tracked = subprocess.run(["git", "ls-files", "codec"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    data = {Path(name) for name in tracked.splitlines() if not name.endswith(".py")}
+    packaged = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "codec").glob(pattern)}
+    assert len(data) > 5
+    assert data <= packaged
