@@ -49,7 +49,7 @@ def results_text(summary: Summary) -> str:
     """RESULTS.md."""
     parts = [
         "# Results",
-        "Written by `python -m benchmarks.readme` from the files in [`results`](results), which `make benchmark` makes.",
+        "Written by `python -m benchmarks.readme` from the files in [`results`](results).",
         conditions(summary),
         markdown(curve_table(summary)),
         *bd_text(summary),

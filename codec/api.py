@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from PIL import Image
 
 from codec.decoder import Damage, decode_planes
 from codec.encoder import DEFAULT_EFFORT, TILE_PX, encode_lossless, encode_planes
-from codec.errors import CodecError, explain
+from codec.errors import CodecError, LossWarning, explain
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, MAX_TILE_PX, QUALITY_MAX, Metadata, Region, unpack
 from codec.grid import Progress
 from codec.network.loaded import LoadedModel
@@ -59,30 +60,34 @@ class Codec:
         effort: int = DEFAULT_EFFORT,
         keep_metadata: bool = True,
         lossless: bool = False,
+        levels: tuple[float, float] | None = None,
         tile_px: int = TILE_PX,
         progress: Progress | None = None,
     ) -> bytes:
         """Compress an image to the bytes of a `.yoto` file.
 
         Args:
-            image: a PIL image, a uint8 array (H, W, 3), (H, W, 4) or (H, W), or a torch tensor (3, H, W), uint8 or
-                floating point in [0, 1].
+            image: a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a torch tensor (1, 3 or 4, H, W);
+                arrays and tensors are uint8, or floating point in [0, 1].
             quality: 0 (fewest bits) to 1, continuous.
             effort: 0 (fastest) to 8; how often the symbols are chosen anew after a look at the picture that they make.
                 It saves 2 to 4 % of the bits at equal error; decoding does not change.
             keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
             lossless: keep every pixel as it is, whatever the quality; a file of this kind needs no weights.
+            levels: the values that become black and white in an image of more than 8 bits a channel, such as
+                (0, 65535); None refuses those.
             tile_px: side of the independent tiles, a multiple of 64 px up to 2048.
             progress: called after each tile with the number of those done and of all.
 
+        Warns:
+            LossWarning: something of the image's file is not kept.
+
         Raises:
             ImageError: the image cannot be coded.
-            ValueError: an argument is out of range.
+            TypeError, ValueError: an argument has the wrong type or is out of range.
         """
         rate_point = integer_quality(quality)
-        planes = to_planes(image)
-        if not keep_metadata:
-            planes = replace(planes, metadata=Metadata())
+        planes = planes_of(image, levels, keep_metadata)
         if lossless:
             return encode_lossless(planes, effort, tile_px, progress)
         return self.encode_planes(planes, rate_point, effort, tile_px, progress)
@@ -158,6 +163,15 @@ class Codec:
                 self.model, header, data, region, whole=False, max_tile_px=max_tile_px, progress=progress
             )
         return PartialImage(to_pil(decoded.planes), sorted(damage + decoded.damage, key=file_order))
+
+
+def planes_of(image: ImageLike, levels: tuple[float, float] | None, keep_metadata: bool) -> Planes:
+    """Take an image apart, for one who called a function that called this; warn of what is not kept."""
+    planes = to_planes(image, levels)
+    if planes is not image:
+        for note in planes.notes:
+            warnings.warn(note, LossWarning, stacklevel=3)
+    return planes if keep_metadata else replace(planes, metadata=Metadata())
 
 
 def file_order(damage: Damage) -> int:

@@ -6,6 +6,9 @@ the network cannot hold, are looked at, so that photographs hardly pay for the q
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,43 +17,101 @@ from codec.picture.image import Uint8Array
 from codec.picture.plain import FAST, BoolArray, compress, on_pixels
 
 FloatArray = npt.NDArray[np.float32]
-SAME_SHARE = 0.4  # of pixels equal to the one at the left or above; below it a block is taken for a photograph
-HARSH = 500.0  # mean square of pixel-sized texture that photographs do not reach
-HARSH_BITS = 4.0  # λ times it, per pixel, from which a plain block may pay
+# Bits of a pixel that repeats one near by; of another, and for each doubling of its step in each channel.
+RUN_BITS, LITERAL_BITS, LEVEL_BITS = 0.03, 3.0, 1.5
+WEIGHT = 6  # of all channels together, 2, 3 and 1
+# Squared levels; the error of a channel for which learned bits are guessed, as at quality 0.6. It serves at every
+# quality, since what is drawn stands apart from photographs.
+GUESSED_ERROR = 100.0
+HARSH = 500.0  # mean square of texture as fine as pixels, which photographs do not reach and the network does not hold
+HARSH_BITS = 0.022  # per pixel, for each squared level of that; more at higher quality
+FLAT_TILE_BITS = 0.05  # a pixel; so cheap a tile is asked about whatever the network may do
+FLAT_BITS = 0.5  # a pixel; so cheap a block is asked about if others are
+DOUBT = 3.0  # times the learned bits, up to which a block is asked about if others are
+ASKED_SHARE = 0.01  # of blocks in a tile; fewer are not worth the question
 SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # of the guessed bits, of which the guess is right up to a factor
+HOPELESS = 0.1  # of the guessed bits: blocks that cost less are better learned whatever the factor is
 GAIN = 0.98  # what a tile of both kinds must promise to cost, of one kind alone, since promises are a little too good
+TRIFLE_BITS = 512.0  # of a tile; whatever takes so little plainly is kept exactly
 WHOLE_SHARE = 0.5  # of candidates, from which on a whole plain tile is tried
 
 
-def candidates(colour: Uint8Array, lmbda: float) -> BoolArray:
-    """Blocks of a tile's pixels that are worth a closer look, (rows, columns); quick.
+class Survey(NamedTuple):
+    """What a quick look at a tile's blocks says, (rows, columns).
 
-    They have many equal neighbours, as what is drawn has, or texture as fine as pixels that would be lost: dithers,
-    noise.
-    The green channel stands for all, since it does in what this is about.
+    asked: whether a block is worth a closer look; photographs have next to none.
+    guess: bits of each as a plain block, right up to a factor that is about the same for all.
     """
-    green = colour[:, :, colour.shape[2] // 2].astype(np.int16)
-    west, north = np.zeros_like(green), np.zeros_like(green)
-    np.subtract(green[:, 1:], green[:, :-1], out=west[:, 1:])
-    np.subtract(green[1:], green[:-1], out=north[1:])
-    twist = np.zeros(green.shape, np.float32)
+
+    asked: BoolArray
+    guess: FloatArray
+
+
+def survey(colour: Uint8Array, lmbda: float) -> Survey:
+    """Tell what is drawn from photographs, by guesses at the bits of either kind.
+
+    A plain pixel is cheap if it repeats one near by, whatever the steps between others are. Learned bits grow with the
+    steps alone. A weighted mean of the channels stands for all.
+
+    Args:
+        colour: pixels of the picture that lie in the tile, uint8 (H, W, 3 or 1).
+        lmbda: weight of the squared error, see `training/loss.py`.
+    """
+    mixed, channels = weighted(colour)
+    west, north, twist = (np.zeros_like(mixed) for _ in range(3))
+    np.subtract(mixed[:, 1:], mixed[:, :-1], out=west[:, 1:])
+    np.subtract(mixed[1:], mixed[:-1], out=north[1:])
     np.subtract(west[1:], west[:-1], out=twist[1:])
-    harsh = block_means(np.square(twist, out=twist)) / 4.0
-    return (block_means((west == 0) | (north == 0)) > SAME_SHARE) | (harsh > max(HARSH, HARSH_BITS / lmbda))
+    same = (west == 0) | (north == 0)
+    same[:, 2:] |= mixed[:, 2:] == mixed[:, :-2]  # dithers and checkerboards
+    same[1:, 1:] |= mixed[1:, 1:] == mixed[:-1, :-1]
+    bits = _literal_bits(channels)[np.minimum(np.abs(west), np.abs(north))]
+    bits[same] = RUN_BITS
+    size = block_sums(np.ones(same.shape, bool))
+    plain = block_sums(bits) / size
+    steps = (block_sums(squared(west)) + block_sums(squared(north))) / (4.0 * size)
+    harsh = np.maximum(block_sums(squared(twist)) / (4.0 * size) - HARSH, 0.0)
+    learned = 1.5 * np.log2(1.0 + steps / GUESSED_ERROR) + max(lmbda, HARSH_BITS) * harsh
+    asked = plain < learned
+    if asked.mean() >= ASKED_SHARE or plain.mean() < FLAT_TILE_BITS:
+        asked = plain < np.maximum(FLAT_BITS, DOUBT * learned)
+    else:
+        asked[:] = False
+    return Survey(asked, plain * size)
 
 
-def block_sums(values: npt.NDArray[np.float32] | BoolArray) -> FloatArray:
+def weighted(colour: Uint8Array) -> tuple[npt.NDArray[np.int16], int]:
+    """A weighted sum of the channels, of WEIGHT in all, (H, W), and how many differ."""
+    if colour.shape[2] == 1:
+        return np.int16(WEIGHT) * colour[:, :, 0].astype(np.int16), 1
+    red, green, blue = (colour[:, :, i] for i in range(3))
+    grey = np.array_equal(red, green) and np.array_equal(green, blue)
+    mixed = 3 * green.astype(np.int16)
+    mixed += red
+    mixed += red
+    mixed += blue
+    return mixed, 1 if grey else 3
+
+
+@lru_cache(maxsize=2)
+def _literal_bits(channels: int) -> FloatArray:
+    """Bits of a pixel by its step, in units of 1 / WEIGHT levels."""
+    steps = np.log2(1.0 + np.arange(255 * WEIGHT + 1) / WEIGHT)
+    return (LITERAL_BITS + channels * LEVEL_BITS * steps).astype(np.float32)
+
+
+def squared(steps: npt.NDArray[np.int16]) -> FloatArray:
+    return np.square(steps * np.float32(1.0 / WEIGHT))
+
+
+def block_sums(values: FloatArray | BoolArray) -> FloatArray:
     """Sums over the blocks of an array over pixels, (H, W) → (rows, columns)."""
     rows, columns = (np.arange(0, side, PLAIN_UNIT_PX) for side in values.shape)
     sums = np.add.reduceat(values, rows, axis=0, dtype=np.float32)
     return np.asarray(np.add.reduceat(sums, columns, axis=1), np.float32)
 
 
-def block_means(values: npt.NDArray[np.float32] | BoolArray) -> FloatArray:
-    return block_sums(values) / block_sums(np.ones(values.shape, bool))
-
-
-def choose_plain(colour: Uint8Array, asked: BoolArray, learned_bits: FloatArray) -> BoolArray:
+def choose_plain(colour: Uint8Array, found: Survey, learned_bits: FloatArray) -> BoolArray:
     """The blocks of a tile to code plainly.
 
     The bits of a block alone are not known, since blocks share what the lossless coder learns of them. So they are
@@ -59,17 +120,21 @@ def choose_plain(colour: Uint8Array, asked: BoolArray, learned_bits: FloatArray)
 
     Args:
         colour: pixels of the picture that lie in the tile, uint8 (H, W, 3 or 1).
-        asked: the candidates, (rows, columns).
+        found: what `survey` says of it.
         learned_bits: what each block costs if it is learned, its error included, in bits.
     """
-    nothing, everything = np.zeros_like(asked), np.ones_like(asked)
+    asked = found.asked & (learned_bits > HOPELESS * found.guess)
+    asked |= float(found.guess.sum()) < TRIFLE_BITS
+    best, least = np.zeros_like(asked), float(learned_bits.sum())
     if not asked.any():
-        return nothing
-    best, least = nothing, float(learned_bits.sum())
-    if asked.mean() >= WHOLE_SHARE and (cost := plain_bits(colour, everything)) < least:
+        return best
+    everything = np.ones_like(asked)
+    if asked.mean() >= WHOLE_SHARE and (cost := plain_bits(colour, everything)) < max(least, TRIFLE_BITS):
         best, least = everything, cost
+        if cost < TRIFLE_BITS:
+            return best
     guess = guessed_bits(colour)
-    guess *= plain_bits(colour, asked) / max(1.0, float(guess[asked].sum()))
+    guess *= plain_bits(colour, asked) / float(guess[asked].sum())
     floor = float(learned_bits.min())  # learned bits of a block that is filled with next to nothing
     promised, tried = GAIN * least, set[bytes]()
     for scale in SCALES:

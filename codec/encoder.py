@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from codec.blocks import candidates, choose_plain, filled
+from codec.blocks import choose_plain, filled, survey
 from codec.format.bitstream import (
     MAX_TILE_PX,
     NO_MODEL,
@@ -72,7 +72,8 @@ def encode_planes(
         elif plan.plain_in(outer).all():
             tiles.append(NOTHING)
         else:
-            tiles.append(pack_symbols(model, search(model, plan.colour, grid, box, rate_point), effort))
+            found = search(model, plan.colour, grid, box, rate_point)
+            tiles.append(pack_symbols(model, found, found.best(effort)))
         plain.append(plan.section(planes.colour, box, masked=tiles[-1] != NOTHING, effort=effort))
         if progress:
             progress(number + 1, grid.rows * grid.columns)
@@ -160,13 +161,13 @@ def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: i
     lmbda = LMBDA_MIN * (LMBDA_MAX / LMBDA_MIN) ** (rate_point / QUALITY_MAX)
     for number, box in enumerate(grid.tiles()):
         inside = colour[box.top : box.bottom, box.left : box.right]
-        asked = candidates(inside, lmbda)
-        if asked.any():
+        look = survey(inside, lmbda)
+        if look.asked.any():
             found = search(model, colour, grid, box, rate_point)
-            tile = found.best(effort)
-            plan.drafts[number] = pack_symbols(model, found, effort, tile)
-            costs = found.costs(tile)[: asked.shape[0], : asked.shape[1]]
-            plan.plain[blocks(box)] = choose_plain(inside, asked, costs)
+            chosen = found.best(effort)
+            plan.drafts[number] = pack_symbols(model, found, chosen)
+            rows, columns = look.asked.shape
+            plan.plain[blocks(box)] = choose_plain(inside, look, found.costs(chosen)[:rows, :columns])
     return plan._replace(colour=fill(colour, plan.plain, grid))
 
 
@@ -189,10 +190,9 @@ def blocks(box: Box) -> tuple[slice, slice]:
     return slice(box.top // unit, -(-box.bottom // unit)), slice(box.left // unit, -(-box.right // unit))
 
 
-def pack_symbols(model: LoadedModel, found: Search, effort: int, tile: TilePrior | None = None) -> tuple[bytes, int]:
+def pack_symbols(model: LoadedModel, found: Search, chosen: Chosen) -> tuple[bytes, int]:
     """Symbol stream of a tile and the CRC-32 of its integers."""
-    tile = tile or found.best(effort)
-    return encode_symbols(tile.stages, model.weights.tables), integers_crc(found.z, tile.y_hat)
+    return encode_symbols(chosen.tile.stages, model.weights.tables), integers_crc(found.z, chosen.tile.y_hat)
 
 
 def search(model: LoadedModel, colour: Uint8Array, grid: Grid, box: Box, rate_point: int) -> Search:
@@ -202,6 +202,13 @@ def search(model: LoadedModel, colour: Uint8Array, grid: Grid, box: Box, rate_po
     own = np.ascontiguousarray(y[box.slices(outer, LATENT_STRIDE)])
     z = quantised_hyper(model.backend.hyper_analyse(own, rate_point), model.prior(rate_point).z_index)
     return Search(model, colour, outer, box, y, z, rate_point)
+
+
+class Chosen(NamedTuple):
+    """The symbols of a tile, and λ·255² times the error of each latent's pixels, (h, w), if they were looked at."""
+
+    tile: TilePrior
+    error_bits: FloatArray | None = None
 
 
 class Search(NamedTuple):
@@ -223,11 +230,11 @@ class Search(NamedTuple):
     z: IntArray
     rate_point: int
 
-    def best(self, effort: int) -> TilePrior:
+    def best(self, effort: int) -> Chosen:
         """Quantise the tile's latents; then, `effort` times, anew after a look at their picture, if the cost falls."""
         y = np.ascontiguousarray(self.around[self.box.slices(self.outer, LATENT_STRIDE)])
         if effort == 0:
-            return self.quantised(y, RDO_BITS)
+            return Chosen(self.quantised(y, RDO_BITS))
         best = self.choice(y, gradient=True)
         for left in reversed(range(effort)):
             new = self.choice(newton_step(best), gradient=left > 0)
@@ -237,7 +244,7 @@ class Search(NamedTuple):
             if not new.cost < best.cost:
                 break
             best = new
-        return best.tile
+        return Chosen(best.tile, best.error_bits)
 
     def quantised(self, y: FloatArray, rdo_bits: float) -> TilePrior:
         thresholds = rounding_thresholds(self.model.weights.tables, rdo_bits)
@@ -248,11 +255,13 @@ class Search(NamedTuple):
         tile = self.quantised(y, RDO_BITS_REFINED)
         look = self.look(tile.y_hat, gradient=gradient)
         costs = block_costs(tile, look.error_bits, self.model.weights.tables)
-        return Choice(y, tile, costs, look.gradient)
+        return Choice(y, tile, costs, look.gradient, look.error_bits)
 
-    def costs(self, tile: TilePrior) -> FloatArray:
+    def costs(self, chosen: Chosen) -> FloatArray:
         """Bits and error of each block of PLAIN_UNIT_PX, z's bits left out."""
-        error_bits = self.look(tile.y_hat, gradient=False).error_bits
+        tile, error_bits = chosen
+        if error_bits is None:
+            error_bits = self.look(tile.y_hat, gradient=False).error_bits
         return block_costs(tile, error_bits, self.model.weights.tables, PLAIN_UNIT_PX // LATENT_STRIDE)
 
     def look(self, y_hat: IntArray, *, gradient: bool) -> Look:

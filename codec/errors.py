@@ -10,6 +10,8 @@ CodecError
 ├── WeightsError                 the weights file is missing, damaged or of another shape
 └── ImageError                   unreadable, unsupported mode, too large
     └── TooLargeError            more pixels than the caller allows
+
+LossWarning is given for what of a picture's file is not kept, and is no error.
 """
 
 
@@ -51,6 +53,10 @@ class ImageError(CodecError):
 
 class TooLargeError(ImageError):
     """The image has more pixels than the caller allows."""
+
+
+class LossWarning(UserWarning):
+    """What of a picture's file a `.yoto` does not keep, beside what the quality leaves out of the pixels."""
 
 
 def explain(error: Exception) -> str | None:

@@ -103,7 +103,7 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
 def with_metadata(image: Image.Image, blocks: dict[str, object]) -> Image.Image:
     """A copy of an image with other metadata; Exif may be bytes or an `Image.Exif`."""
-    from codec.picture.image import tiff_exif
+    from codec.picture.metadata import tiff_exif
 
     copy = image.copy()
     if hasattr(image, "tag_v2"):

@@ -40,12 +40,14 @@ class Choice(NamedTuple):
     tile: what the entropy model made of them.
     costs: bits and error of each block, in bits, (h / 4, w / 4).
     gradient: of the error by y_hat, (h, w, M), if it was asked for.
+    error_bits: the error of each latent's pixels, in bits, (h, w).
     """
 
     y: FloatArray
     tile: TilePrior
     costs: FloatArray
     gradient: FloatArray | None
+    error_bits: FloatArray
 
     @property
     def cost(self) -> float:

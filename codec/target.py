@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from PIL import Image
 
-from codec.api import Codec, default_codec
+from codec.api import Codec, default_codec, planes_of
 from codec.encoder import DEFAULT_EFFORT
-from codec.format.bitstream import QUALITY_MAX, Metadata
+from codec.format.bitstream import QUALITY_MAX
 from codec.metrics import psnr_db
 from codec.picture.image import ImageLike, Planes, to_planes
 
@@ -50,6 +49,7 @@ def encode_to_target(
     codec: Codec | None = None,
     effort: int = DEFAULT_EFFORT,
     keep_metadata: bool = True,
+    levels: tuple[float, float] | None = None,
 ) -> Targeted:
     """Compress an image to a wanted size or PSNR, by choosing the quality.
 
@@ -60,6 +60,7 @@ def encode_to_target(
         codec: the model, None for the shipped one.
         effort: as for `Codec.encode`, at every quality that is tried.
         keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
+        levels: as for `Codec.encode`.
 
     Raises:
         ImageError: the image cannot be coded.
@@ -71,9 +72,7 @@ def encode_to_target(
     target = targets[0]
     if not 0.0 < target < math.inf:
         raise ValueError(f"the target is {target}; it must be a positive number")
-    planes = to_planes(image)
-    if not keep_metadata:
-        planes = replace(planes, metadata=Metadata())
+    planes = planes_of(image, levels, keep_metadata)
     model = codec or default_codec()
     encode = partial(model.encode_planes, planes, effort=effort)
     if psnr_db is None:

@@ -19,6 +19,7 @@ The exit code is 1 if any has an error. Without Ray, `yoto-codec encode --shard 
 
 from __future__ import annotations
 
+import gc
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -100,6 +101,10 @@ def transcode_all(
         for result in dataset.iter_rows():
             del pending[result["source"]]
             yield result
+        # Errors of tasks that failed lead, in circles, to the actors that they ran on, which keep their CPUs: the
+        # second pool waited up to half a minute for them.
+        del dataset
+        gc.collect()
     for row in pending.values():
         yield failure(row, "its workers died or failed unexpectedly; Ray's log says how")
 

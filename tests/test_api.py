@@ -327,7 +327,7 @@ def test_tile_size_out_of_range_is_the_callers_mistake(codec, tile_px):
         codec.encode(picture(8, 8), tile_px=tile_px)
 
 
-@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3))])
+@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3), int)])
 def test_image_of_another_type_is_the_callers_mistake(codec, image):
     with pytest.raises(TypeError):
         codec.encode(image)

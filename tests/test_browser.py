@@ -18,6 +18,7 @@ from conftest import picture
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
@@ -32,8 +33,8 @@ WAIT_S = 60
 
 @pytest.fixture(scope="module")
 def address(weights_path: Path) -> Iterator[str]:
-    """Where the command `demo-server` serves, with the tiny weights and a limit of 0.3 megapixels."""
-    command = [sys.executable, "-m", "cli", "demo-server", "--port", "0", "--max-megapixels", "0.3"]
+    """Where the command `demo-server` serves, with the tiny weights and a limit of 1.4 megapixels."""
+    command = [sys.executable, "-m", "cli", "demo-server", "--port", "0", "--max-megapixels", "1.4"]
     server = subprocess.Popen(
         [*command, "--weights", str(weights_path)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -102,6 +103,11 @@ class Page:
         )
         png = base64.b64decode(address.split(",")[1])
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+    def cell(self, row: str, column: int) -> str:
+        return self.driver.execute_script(
+            "return document.getElementById(arguments[0]).cells[arguments[1]].textContent", row, column
+        )
 
     def cut_px(self) -> float:
         """How much of the left picture is cut away."""
@@ -187,27 +193,72 @@ def test_dragging_the_slider_ends_at_its_last_position(page):
     assert unpack(page.fetch("download")).quality == round(4096 * quality)
 
 
-@pytest.mark.parametrize("name", ["JPEG", "WebP", "AVIF"])
-def test_peer_is_shown_at_equal_bytes(page, name):
-    ours = page.shown("right")
+@pytest.mark.parametrize("name", ["JPEG", "AVIF"])
+def test_peer_keeps_its_size_and_ours_is_made_equal(page, saved, name):
+    page.open(saved)
+    page.until(lambda: "waves.png" in page.text("source"))
     page.part("quality").send_keys(Keys.END)
-    page.compare(name)
-    page.until(lambda: page.part("table").is_displayed() and name in page.text("left-name"))
     page.ready()
-    rows = [
-        [cell.text for cell in row.find_elements(By.XPATH, "*")]
-        for row in page.part("table").find_elements(By.TAG_NAME, "tr")
-    ]
-    assert rows[1][0] == "yoto"
-    assert re.fullmatch(rf"{name}, quality \d+", rows[2][0])
-    assert number(rows[2][1]) <= number(rows[1][1])
-    difference = number(rows[1][3]) - number(rows[2][3])
+    whole = page.shown("right")
+    page.compare(name)
+    page.until(lambda: page.part("duel").is_displayed() and name in page.text("left-name"))
+    page.ready()
+    rows = {
+        row.find_element(By.TAG_NAME, "th").text: [cell.text for cell in row.find_elements(By.TAG_NAME, "td")]
+        for row in page.driver.find_elements(By.CSS_SELECTOR, "#duel tbody tr")
+    }
+    ours, theirs = map(number, rows["Bytes"])
+    assert ours == pytest.approx(theirs, rel=0.01)
+    difference = number(rows["PSNR"][0]) - number(rows["PSNR"][1])
     assert number(page.text("verdict")) == pytest.approx(abs(difference), abs=0.011)
     assert ("above" if difference > 0 else "below") in page.text("verdict")
-    assert not np.array_equal(page.shown("left"), ours)
+    assert re.match(rf"{name} \(.+\), quality \d+: ", page.text("terms"))
+    assert not np.array_equal(page.shown("left"), whole)
+    page.until(lambda: re.match(r"-?\d+\.\d", page.cell("duel-ssimulacra2", 2)))
+    assert page.cell("duel-ms-ssim", 1) == "–"  # too small for it
     page.compare("Original")
     page.until(lambda: page.text("left-name") == "Original")
-    assert not page.part("table").is_displayed()
+    assert not page.part("duel").is_displayed()
+
+
+def test_upload_is_what_bytes_are_saved_of(page, saved):
+    page.open(saved)
+    page.until(lambda: "waves.png" in page.text("source"))
+    page.ready()
+    before, after = saved.stat().st_size, number(page.text("ratio"))
+    assert number(page.text("saved")) == pytest.approx(100 * (1 - after / before), abs=0.6)
+    page.until(lambda: number(page.text("ssimulacra2") + " 0") != 0)
+
+
+def test_effort_is_obeyed(page, saved, codec):
+    page.open(saved)
+    page.until(lambda: "waves.png" in page.text("source"))
+    page.driver.find_element(By.XPATH, "//*[@id='effort']//label[span='4']").click()
+    page.ready()
+    assert page.fetch("download") == codec.encode(picture(96, 128), 0.3, effort=4)
+
+
+def test_large_picture_shows_a_part_first(page, tmp_path, codec):
+    path = tmp_path / "large.png"
+    original = np.tile(picture(256, 256), (4, 5, 1))
+    Image.fromarray(original).save(path)
+    page.driver.execute_script(
+        """
+        window.parts = [];
+        new MutationObserver(() => {
+          const part = document.querySelector("#right .part");
+          if (part) window.parts.push([part.region, part.naturalWidth, document.getElementById("bytes").textContent]);
+        }).observe(document.getElementById("right"), { childList: true });
+        """
+    )
+    page.open(path)
+    page.until(lambda: "large.png" in page.text("source"))
+    page.ready()
+    region, width, _ = page.driver.execute_script("return window.parts")[0]
+    assert (region["width"], region["height"], width) == (448, 448, 448)
+    assert region["x"] == pytest.approx((1280 - 448) / 2, abs=1)  # the middle of what is seen
+    assert page.driver.find_elements(By.CSS_SELECTOR, "#right .part") == []
+    np.testing.assert_array_equal(page.shown("right"), np.asarray(codec.decode(page.fetch("download"))))
 
 
 def test_divider_is_dragged_and_obeys_keys(page):
@@ -224,22 +275,80 @@ def test_divider_is_dragged_and_obeys_keys(page):
     assert page.cut_px() == 0
 
 
-def test_cut_follows_the_enlarged_picture(page):
-    page.driver.find_element(By.XPATH, "//*[@id='zoom']//label[span='300%']").click()
-    assert page.part("canvas").size["width"] == 3 * 512
+def test_zooms_about_the_pointer_and_pans(page):
+    stage, canvas = page.part("stage"), page.part("canvas")
+    box = canvas.rect
+    point = (box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
+    origin = ScrollOrigin.from_viewport(round(point[0]), round(point[1]))
+    ActionChains(page.driver).scroll_from_origin(origin, 0, -500).perform()
+    page.until(lambda: canvas.rect["width"] > 3 * box["width"])
+    zoomed = canvas.rect
+    for corner, length, at in (("x", "width", point[0]), ("y", "height", point[1])):
+        assert zoomed[corner] + 0.25 * zoomed[length] == pytest.approx(at, abs=2)
+    cut = page.cut_px()
+    drag = ActionChains(page.driver, duration=20).move_to_element_with_offset(stage, 150, 100)
+    drag.click_and_hold().move_by_offset(-100, 30).release().perform()
+    assert canvas.rect["x"] == pytest.approx(zoomed["x"] - 100, abs=1)
+    assert page.cut_px() == pytest.approx(cut - 100, abs=1)  # the divider stays where it is
+    body = page.driver.find_element(By.TAG_NAME, "body")
+    body.send_keys("1")
+    assert (canvas.rect["width"], page.text("scale")) == (512, "100 %")
+    body.send_keys("+")
+    assert canvas.rect["width"] == 768
+    body.send_keys("0")
+    assert canvas.rect == box
 
-    before = page.cut_px()
-    page.driver.execute_script("document.getElementById('scroller').scrollLeft = 100")
-    page.until(lambda: page.cut_px() == pytest.approx(before - 100, abs=1))
+
+def test_two_fingers_zoom(page):
+    before = page.part("canvas").rect["width"]
+    page.driver.execute_script(
+        """
+        const stage = document.getElementById("stage");
+        const box = stage.getBoundingClientRect();
+        stage.setPointerCapture = () => {};
+        const finger = (kind, pointerId, x) => stage.dispatchEvent(new PointerEvent(kind, {
+          pointerId, pointerType: "touch", clientX: box.left + x, clientY: box.top + 200, bubbles: true }));
+        finger("pointerdown", 1, 300);
+        finger("pointerdown", 2, 400);
+        finger("pointermove", 1, 200);
+        finger("pointermove", 2, 500);
+        finger("pointerup", 1, 200);
+        finger("pointerup", 2, 500);
+        """
+    )
+    assert page.part("canvas").rect["width"] == pytest.approx(3 * before, rel=1e-3)
+
+
+def test_loupe_shows_both_pictures_at_the_pointer(page):
+    page.driver.find_element(By.TAG_NAME, "body").send_keys("l")
+    canvas = page.part("canvas")
+    ActionChains(page.driver).move_to_element_with_offset(canvas, -120, -90).perform()
+    box = canvas.rect
+    loupe = page.driver.execute_script(
+        """
+        const loupe = document.getElementById("loupe");
+        const context = loupe.getContext("2d");
+        const at = (share) => Array.from(context.getImageData(loupe.width * share, loupe.height / 2, 1, 1).data);
+        return [at(0.25), at(0.75)];
+        """
+    )
+    scale = 512 / box["width"]
+    x, y = (int((box[length] / 2 + offset) * scale) for length, offset in (("width", -120), ("height", -90)))
+    for side, seen in zip(("left", "right"), loupe, strict=True):
+        around = page.shown(side)[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).astype(int)
+        assert np.abs(around - seen[:3]).max(axis=1).min() <= 1
+    page.driver.find_element(By.TAG_NAME, "body").send_keys(Keys.ESCAPE)
+    assert not page.part("loupe").is_displayed()
 
 
 def test_all_is_reached_by_the_keyboard(page):
     reached = set()
-    for _ in range(20):
+    for _ in range(24):
         page.driver.switch_to.active_element.send_keys(Keys.TAB)
         focused = page.driver.switch_to.active_element
         reached.add(focused.get_attribute("id") or focused.get_attribute("name"))
-    assert {"sample", "open", "divider", "zoom", "quality", "against", "download", "download-png"} <= reached
+    assert {"sample", "open", "stage", "divider", "fit", "loupe-switch", "quality", "effort"} <= reached
+    assert {"against", "download", "download-png"} <= reached
 
 
 def test_downloaded_file_can_be_opened_again(page, saved, codec, tmp_path):
@@ -283,6 +392,21 @@ def test_dropped_picture_is_opened(page, saved):
     assert not page.part("drop").is_displayed()
 
 
+def test_pasted_picture_is_opened(page, saved):
+    page.driver.execute_script(
+        """
+        const clipboardData = new DataTransfer();
+        clipboardData.items.add(new File([Uint8Array.from(arguments[0])], "image.png", { type: "image/png" }));
+        document.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        """,
+        list(saved.read_bytes()),
+    )
+    page.until(lambda: "image.png · 128 × 96 px" in page.text("source"))
+    page.ready()
+    page.driver.find_element(By.TAG_NAME, "body").send_keys("]")
+    page.until(lambda: page.text("quality-value") == "0.320")
+
+
 def test_bad_picture_is_one_line_and_the_old_one_stays(page, tmp_path):
     path = tmp_path / "bad.png"
     path.write_bytes(b"no picture")
@@ -297,13 +421,13 @@ def test_bad_picture_is_one_line_and_the_old_one_stays(page, tmp_path):
 
 def test_large_pictures_are_refused(page, tmp_path):
     path = tmp_path / "wide.png"
-    Image.new("L", (1000, 301)).save(path)
+    Image.new("L", (1000, 1401)).save(path)
     page.open(path)
-    page.until(lambda: "1000×301 px, more than the limit of 300000" in page.text("error"))
+    page.until(lambda: "1000×1401 px, more than the limit of 1400000" in page.text("error"))
     path = tmp_path / "heavy.bin"
-    path.write_bytes(bytes(4 * 300_000 + (1 << 20) + 1))
+    path.write_bytes(bytes(4 * 1_400_000 + (1 << 20) + 1))
     page.open(path)
-    page.until(lambda: "heavy.bin”: the file has 2.25 MB, the limit is 2.25 MB" in page.text("error"))
+    page.until(lambda: "heavy.bin”: the file has 6.65 MB, the limit is 6.65 MB" in page.text("error"))
 
 
 def test_forgotten_picture_is_uploaded_again(page, saved, tmp_path):
@@ -328,7 +452,7 @@ def test_forgotten_picture_is_uploaded_again(page, saved, tmp_path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_fits_a_phone_in_light_and_dark(address, chromium, scheme, tmp_path):
-    metrics = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    metrics = {"width": 375, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     chromium.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
@@ -337,7 +461,7 @@ def test_fits_a_phone_in_light_and_dark(address, chromium, scheme, tmp_path):
         chromium.get(address)
         page = Page(chromium)
         page.ready()
-        assert chromium.execute_script("return document.documentElement.scrollWidth") <= 360
+        assert chromium.execute_script("return document.documentElement.scrollWidth") <= 375
         ground = chromium.execute_script("return getComputedStyle(document.getElementById('panel')).backgroundColor")
         levels = [int(level) for level in re.findall(r"\d+", ground)[:3]]
         assert (min(levels) > 200) if scheme == "light" else (max(levels) < 60)

@@ -311,7 +311,7 @@ def test_threads_that_wait_leave_the_cores_to_others(folder, codec, monkeypatch,
 
 def test_larger_pictures_than_allowed_are_refused(folder, weights_path, monkeypatch):
     refused = run("encode", "in/a.png", "--max-megapixels", 0.0007, "--weights", weights_path)
-    assert_fails(refused, "in/a.png has 30×24 px, more than the limit of 700")
+    assert_fails(refused, "in/a.png has 30×24 px, which are coded as 4096, more than the limit of 700")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # which alone would refuse it
     assert run("encode", "in/a.png", "--weights", weights_path).exit_code == 0
     assert Image.MAX_IMAGE_PIXELS == 100
@@ -371,7 +371,7 @@ def test_frames_that_are_not_coded_warn(folder, weights_path):
     Image.open("in/a.png").save("x.gif", save_all=True, append_images=[Image.open("in/b.jpg")])
     result = run("encode", "x.gif", "--weights", weights_path)
     assert result.exit_code == 0
-    assert result.stderr == "Warning: the image has 2 frames, of which the first is coded\n"
+    assert result.stderr == "Warning: the image has several frames, of which the first is coded\n"
 
 
 def test_deep_image_is_refused_until_levels_are_given(folder, weights_path, codec):
@@ -435,9 +435,10 @@ def test_compare_fails_in_one_line(folder, weights_path):
     assert_fails(run("compare", "in/notes.txt", "in/a.png"), "not an image")
 
 
-def test_completion_is_clicks_own():
+@pytest.mark.parametrize(("words", "found"), [("enc", "plain,encode"), ("encode pho", "file,pho")])
+def test_completion_is_clicks_own(words, found):
     program = "import sys; sys.argv[0] = 'yoto-codec'; from cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "_YOTO_CODEC_COMPLETE": "bash_complete"}
-    environment |= {"COMP_WORDS": "yoto-codec enc", "COMP_CWORD": "1"}
+    environment |= {"COMP_WORDS": f"yoto-codec {words}", "COMP_CWORD": f"{len(words.split())}"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "plain,encode\n"
+    assert done.stdout == f"{found}\n"

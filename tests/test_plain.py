@@ -11,14 +11,16 @@ import pytest
 from click.testing import CliRunner
 from conftest import page, picture, reseal
 from PIL import Image
+from zoo import LEAST_DB, zoo
 
 import codec.pillow
 from cli import main
 from codec.api import Codec, default_codec
-from codec.blocks import candidates, filled
+from codec.blocks import filled, survey
 from codec.decoder import Decoder
 from codec.errors import CodecError, CorruptError, ModelMismatchError
 from codec.format.bitstream import NO_MODEL, Header, pack, unpack
+from codec.metrics import psnr_db
 from codec.picture.plain import PlainTile, compress, pack_plain, unpack_plain
 
 
@@ -134,11 +136,13 @@ def test_damage_of_one_kind_leaves_the_other(codec):
         assert not np.array_equal(np.asarray(found.image), sound)
 
 
-def test_cheap_test_spares_photographs():
-    assert not candidates(picture(200, 300), 0.2).any()
-    assert candidates(page(200, 320), 0.0008)[:, 6:].all()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    assert candidates(noise, 0.2).all()
+def test_quick_look_spares_photographs():
+    assert not survey(picture(200, 300), 0.01).asked.any()
+    assert survey(page(200, 320), 0.01).asked[:, 6:].all()
+    y, x = np.mgrid[:96, :96]
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96))
+    for harsh in (noise, 255 * (noise > 127), 255 * ((y + x) % 2), 255 * (y % 2), 255 * ((y // 2 + x // 2) % 2)):
+        assert survey(harsh[:, :, None].astype(np.uint8), 0.0008).asked.all()
 
 
 def test_holes_are_filled_smoothly():
@@ -152,6 +156,15 @@ def test_holes_are_filled_smoothly():
     assert np.abs(np.diff(result, axis=1)).max() < 30
     assert np.abs(result - ramp).max() < 40
     assert (filled(spoilt, np.ones_like(hole)) == 128).all()
+
+
+@pytest.mark.parametrize("name", zoo())
+def test_synthetic_pictures_come_back_at_the_highest_quality(name):
+    """`python -m tests.zoo` tries the qualities between."""
+    image, model = zoo()[name], default_codec()
+    low, high = (psnr_db(image, decoded(model, model.encode(image, quality))) for quality in (0.25, 1.0))
+    assert low <= high
+    assert high >= LEAST_DB
 
 
 # Lossless files.

@@ -62,7 +62,7 @@ def transcode(folder: Path, tmp_path: Path, weights: Path) -> tuple[subprocess.C
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,  # a dozen processes start, each with torch: 224 s on two cores at a load of 18
     )
     lines = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     by_name = {Path(line["source"]).name: line for line in lines}

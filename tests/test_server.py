@@ -29,15 +29,13 @@ from PIL import Image, ImageCms
 from starlette.types import ASGIApp
 from test_cli import assert_fails, run
 
-from codec import CodecError
 from codec.api import Codec
-from codec.demo import server, studio
+from codec.demo import peers, server, studio
 from codec.demo.connection import Limits
-from codec.demo.peers import PeerFile, encode_at_size, encode_peer, writable_peers
 from codec.demo.server import Worker, create_app, is_own_host
 from codec.demo.studio import Shelf, Studio
 from codec.format.bitstream import read_metadata, unpack
-from codec.metrics import psnr_db
+from codec.metrics import ms_ssim, psnr_db
 
 MAX_PIXELS = 20_000
 HOST = "127.0.0.1:8000"
@@ -128,55 +126,78 @@ def test_sample_needs_no_upload(codec):
         assert get(client, facts["id"], "encode", quality=0).json()["bytes"] > 0
 
 
-@pytest.mark.parametrize("form", ["jpeg", "webp", "avif"])
+@pytest.mark.parametrize("form", ["jpeg", "webp", "avif", "jpegxl", "heic"])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_peer_is_the_largest_file_that_is_no_larger(client, form, mode):
-    original = Image.fromarray(picture(96, 96)).convert(mode)
+def test_peer_is_the_nearest_in_size_and_ours_is_made_equal(client, form, mode):
+    original = Image.fromarray(picture(128, 128)).convert(mode)
     key = upload(client, file_of(original))["id"]
-    ours = get(client, key, "encode", quality=1).json()
-    figures = get(client, key, "encode", quality=1, form=form).json()
-    data = get(client, key, "file", quality=1, form=form).content
-    assert figures["fits"]
-    assert len(data) == figures["bytes"] <= ours["bytes"]
-    assert Image.open(io.BytesIO(data)).format == form.upper()
-    more = encode_peer(np.atleast_3d(np.asarray(original)), form, round(figures["quality"]) + 1)
-    assert len(more) > ours["bytes"]
-    shown = pixels(get(client, key, "decoded.png", quality=1, form=form).content)
-    assert shown.shape == np.asarray(original).shape
-    assert figures["psnr_db"] == pytest.approx(psnr_db(np.asarray(original), shown))
+    ours = get(client, key, "encode", quality=0.6).json()
+    theirs = get(client, key, "encode", quality=0.6, form=form).json()
+    equal = get(client, key, "encode", quality=0.6, against=form).json()
+    data = get(client, key, "file", quality=0.6, form=form).content
+    assert len(data) == theirs["bytes"]
+    colour = np.atleast_3d(np.asarray(original))
+    peer = peers.peer_for(form, colour)
+    assert peer.form == Image.open(io.BytesIO(data)).format
+    assert theirs["encoder"] == peer.title
+    others = [peer.encode(colour, round(theirs["quality"]) + step) for step in (-1, 1)]
+    distance = abs(np.log(len(data) / ours["bytes"]))
+    assert all(distance <= abs(np.log(len(other) / ours["bytes"])) + 0.03 for other in others)
+    assert equal["bytes"] == pytest.approx(theirs["bytes"], rel=0.01)
+    assert len(get(client, key, "file", quality=0.6, against=form).content) == equal["bytes"]
+    shown = pixels(get(client, key, "decoded.png", quality=0.6, form=form).content)
+    assert theirs["psnr_db"] == pytest.approx(psnr_db(np.asarray(original), shown))
 
 
 def test_every_peer_is_at_hand(client):
-    assert writable_peers() == ["jpeg", "webp", "avif"]
-    assert client.get("/about").json()["peers"] == ["jpeg", "webp", "avif"]
+    assert client.get("/about").json()["peers"] == ["jpeg", "webp", "avif", "jpegxl", "heic"]
 
 
-def test_smallest_peer_is_given_if_none_fits(client):
-    key = upload(client, file_of(picture(16, 16)))["id"]
-    ours = get(client, key, "encode", quality=0).json()
-    figures = get(client, key, "encode", quality=0, form="jpeg").json()
-    assert figures["bytes"] > ours["bytes"]  # a JPEG's tables alone take more
-    assert (figures["fits"], figures["quality"]) == (False, 1)
+def test_peers_try_less_on_large_pictures():
+    large, small = np.zeros((1000, 1001, 1), np.uint8), np.zeros((1000, 1000, 1), np.uint8)
+    assert [peers.peer_for("avif", colour).options["speed"] for colour in (small, large)] == [4, 6]
+    assert [peers.peer_for("jpegxl", colour).title[-9:] for colour in (small, large)] == ["effort 9)", "effort 7)"]
 
 
-def test_alpha_is_kept_and_not_counted(client, monkeypatch):
-    limits = []
-
-    def spy(colour: np.ndarray, form: str, limit_bytes: int) -> PeerFile:
-        limits.append(limit_bytes)
-        return encode_at_size(colour, form, limit_bytes)
-
-    monkeypatch.setattr(studio, "encode_at_size", spy)
+def test_alpha_is_kept_and_not_counted(client):
     rgba = np.dstack([picture(64, 64), np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)])
     facts = upload(client, file_of(rgba))
     assert facts["alpha"]
     data = get(client, facts["id"], "file", quality=0.9).content
-    assert get(client, facts["id"], "encode", quality=0.9, form="jpeg").status_code == 200
     ours = get(client, facts["id"], "encode", quality=0.9).json()
-    assert limits == [ours["colour_bytes"]] == [len(data) - unpack(data).alpha_section.length]
-    for form in ("yoto", "jpeg"):
-        shown = pixels(get(client, facts["id"], "decoded.png", quality=0.9, form=form).content)
+    assert ours["colour_bytes"] == len(data) - unpack(data).alpha_section.length
+    theirs = get(client, facts["id"], "encode", quality=0.9, form="webp").json()
+    equal = get(client, facts["id"], "encode", quality=0.9, against="webp").json()
+    assert theirs["bytes"] == pytest.approx(ours["colour_bytes"], rel=0.1)
+    assert equal["bytes"] == pytest.approx(theirs["bytes"], rel=0.02)
+    for setting in ({}, {"form": "webp"}, {"against": "webp"}):
+        shown = pixels(get(client, facts["id"], "decoded.png", quality=0.9, **setting).content)
         np.testing.assert_array_equal(shown[:, :, 3], rgba[:, :, 3])
+
+
+def test_a_part_is_coded_alone(client, codec):
+    original = picture(100, 120)
+    key = upload(client, file_of(original))["id"]
+    part = original[20:70, 30:110]
+    shown = pixels(get(client, key, "decoded.png", quality=0.5, effort=0, region="30,20,80,50").content)
+    np.testing.assert_array_equal(shown, np.asarray(codec.decode(codec.encode(part, 0.5, effort=0))))
+    for region in ("30,20,91,50", "0,0,0,5", "120,0,1,1"):
+        assert_refused(get(client, key, "encode", quality=0.5, region=region), 400, "does not lie within")
+    assert_refused(get(client, key, "encode", quality=0.5, region="1,2,3"), 400, "region")
+
+
+def test_similarity_is_measured_apart(codec):
+    app = create_app(codec, 200_000)
+    original = picture(200, 170)
+    with TestClient(app, base_url=f"http://{HOST}") as client:
+        key = upload(client, file_of(original))["id"]
+        poor, good = (get(client, key, "metrics", quality=quality).json() for quality in (0, 1))
+        assert poor["ms_ssim"] < good["ms_ssim"] < 1
+        assert poor["ssimulacra2"] < good["ssimulacra2"] < 100
+        decoded = pixels(get(client, key, "decoded.png", quality=1).content)
+        assert good["ms_ssim"] == ms_ssim(original, decoded)
+        small = upload(client, file_of(picture(9, 7)))["id"]
+        assert get(client, small, "metrics", quality=1).json() == {"ms_ssim": None, "ssimulacra2": None}
 
 
 def test_colour_profile_reaches_file_and_page(client):
@@ -260,8 +281,9 @@ def test_refuses_unknown_form_picture_and_path(client):
 
 
 def test_peer_that_cannot_hold_the_picture_is_one_line(codec):
-    with pytest.raises(CodecError, match="WEBP cannot hold an image of 1×16384 px"):
-        encode_at_size(np.zeros((16_384, 1, 3), np.uint8), "webp", 1000)
+    with TestClient(create_app(codec, 64 * 20_000), base_url=f"http://{HOST}") as client:
+        key = upload(client, file_of(np.zeros((16_384, 1, 3), np.uint8)))["id"]
+        assert_refused(get(client, key, "encode", quality=0, effort=0, form="webp"), 400, "cannot hold", "1×16384 px")
 
 
 @pytest.mark.parametrize(("error", "status", "word"), [(MemoryError, 413, "memory"), (RuntimeError, 500, "log")])
@@ -329,8 +351,8 @@ def test_every_answer_is_guarded(client, path):
 def test_picture_is_coded_once(client, codec, monkeypatch):
     key = upload(client, file_of(picture(10, 10, seed=5)))["id"]
     calls = []
-    encode = Codec.encode
-    monkeypatch.setattr(Codec, "encode", lambda *arguments: calls.append(1) or encode(*arguments))
+    encode = Codec.encode_planes
+    monkeypatch.setattr(Codec, "encode_planes", lambda *a, **options: calls.append(1) or encode(*a, **options))
     for what in ("encode", "decoded.png", "file", "encode"):
         assert get(client, key, what, quality=0.123).status_code == 200
     assert len(calls) == 1
@@ -396,6 +418,31 @@ def test_withdrawn_request_is_not_begun():
 
     with pytest.raises(HTTPException, match="withdrawn"):
         asyncio.run(main())
+
+
+def test_withdrawn_request_is_ended_on_the_way():
+    begun = asyncio.Event()
+    ended = threading.Event()
+
+    async def receive() -> dict[str, str]:
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    def job(loop: asyncio.AbstractEventLoop, check: Callable[[], None]) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        try:
+            while True:
+                check()
+        finally:
+            ended.set()
+
+    async def main() -> None:
+        waiting = Request({"type": "http", "headers": []}, receive)
+        with pytest.raises(server.WithdrawnError):
+            await Worker().run_while_wanted(waiting, job, asyncio.get_running_loop())
+
+    asyncio.run(main())
+    assert ended.is_set()
 
 
 def test_too_many_requests_are_turned_away():

@@ -149,6 +149,40 @@ def test_region_comes_first_and_alone_if_asked(driver, codec):
     assert difference(assembled(only, whole.size)[part], np.asarray(whole.convert("RGBA"))[part]) <= 1
 
 
+def test_tiles_are_decoded_as_they_come(driver, codec):
+    """The rest of the file is sent when the first tile is there; what a cut or endless file shows is no picture."""
+    data = codec.encode(picture(128, 320), 0.5, tile_px=64)
+    answers = driver.execute_async_script(
+        """
+        const [text, count, done] = arguments;
+        const data = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+        const run = async (atFirst) => {
+          let parts = 0;
+          let sender = null;
+          const stream = new ReadableStream({ start: (controller) => (sender = controller) });
+          sender.enqueue(data.slice(0, count));
+          const onPart = () => parts++ || atFirst(sender);
+          const { sharedDecoder } = await import("/yoto.js");
+          const failed = ({ name, message }) => [name, message, parts];
+          return sharedDecoder().decode(stream, {}, undefined, onPart).then(() => parts, failed);
+        };
+        const rest = (sender) => (sender.enqueue(data.slice(count)), sender);
+        (async () => [
+          await run((sender) => rest(sender).close()),
+          await run((sender) => sender.close()),
+          await run((sender) => sender.error(new Error("lost"))),
+          await run((sender) => rest(sender).enqueue(new Uint8Array(9))),
+        ])().then(done, (error) => done(String(error)));
+        """,
+        base64.b64encode(data).decode(),
+        unpack(data).tiles[6].start + unpack(data).tiles[6].length,
+    )
+    assert answers[0] == 10
+    assert [(answer[0], answer[2] < 10) for answer in answers[1:3]] == [("TruncatedError", True), ("LoadError", True)]
+    assert answers[3][0] == "CorruptError"
+    assert f"should have {len(data)} bytes" in answers[3][1]
+
+
 def test_withdrawn_file_stops_and_the_next_one_is_decoded(driver, codec):
     data = codec.encode(picture(256, 320), 0.5, tile_px=64)
     first, second, last = driver.execute_async_script(

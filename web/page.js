@@ -6,7 +6,7 @@ const part = (id) => document.getElementById(id);
 const seconds = (start) => `${((performance.now() - start) / 1000).toFixed(2)} s`;
 let opened = 0;
 
-/** Show bytes, or what an address holds; the old picture stays if that fails. */
+/** Show what `read` gives, bytes or a stream; the old picture stays if that fails before there is a new one. */
 async function show(name, read) {
   const number = ++opened;
   part("error").hidden = true;
@@ -27,7 +27,7 @@ async function show(name, read) {
     const quality = header.lossless ? "lossless" : `quality ${(header.quality / 4096).toFixed(3)}`;
     part("status").textContent =
       `${name} · ${header.width} × ${header.height} px · ${kind} · ${quality} · ` +
-      `${data.length.toLocaleString("en")} bytes · first part after ${first}, ` +
+      `${header.sizeBytes.toLocaleString("en")} bytes · first part after ${first}, ` +
       `all after ${seconds(start)} (${backend})`;
   } catch (error) {
     if (number !== opened || error.name === "AbortError") return;
@@ -46,7 +46,7 @@ function showAddress(address) {
       throw new Error("it cannot be fetched");
     });
     if (!answer.ok) throw new Error(`it cannot be fetched: status ${answer.status}`);
-    return new Uint8Array(await answer.arrayBuffer());
+    return answer.body;
   });
 }
 

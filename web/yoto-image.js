@@ -1,9 +1,9 @@
 // <yoto-image src="picture.yoto" alt="…"></yoto-image>: a picture that is decoded here.
 //
 // Attributes: src; alt; region="x,y,width,height", what is decoded first. Without it, that is what can be seen.
-// Events: "header" (detail: width, height, …), "part", "load", "error" (detail: CodecError). `open(bytes)` shows bytes.
+// Events: "header" (detail: width, height, …), "part", "load", "error" (detail: CodecError). `open(data)` shows bytes,
+// or what comes from a stream.
 
-import { unpack } from "./decoder/container.js";
 import { CodecError, sharedDecoder } from "./yoto.js";
 
 const MAX_SIDE_PX = 32767; // of a canvas in any browser; areas are limited by maxPixels
@@ -40,7 +40,7 @@ export class YotoImage extends HTMLElement {
     return this.#canvas;
   }
 
-  /** Show the bytes of a file. Resolves when all of it is there, to { header, backend }; rejects with CodecError. */
+  /** Show a file, Uint8Array or ReadableStream. Resolves when all of it is there, to { header, backend }. */
   async open(data) {
     this.#abort?.abort();
     const { signal } = (this.#abort = new AbortController());
@@ -51,22 +51,20 @@ export class YotoImage extends HTMLElement {
     this.#abort?.abort();
     const { signal } = (this.#abort = new AbortController());
     const answer = await fetch(address, { signal }).catch(() => null);
-    const data = answer?.ok ? await answer.arrayBuffer().catch(() => null) : null;
     if (signal.aborted) return;
-    if (data) this.#show(new Uint8Array(data), signal).catch(() => {}); // told of
+    if (answer?.ok) this.#show(answer.body, signal).catch(() => {}); // told of
     else this.#tell("error", new CodecError("LoadError", `${address} cannot be fetched`));
   }
 
   async #show(data, signal) {
     try {
-      const header = this.#prepare(data);
       const context = this.#canvas.getContext("2d");
       const onPart = (part) => {
         context.putImageData(new ImageData(part.pixels, part.width, part.height), part.left, part.top);
         this.#tell("part", part);
       };
-      const options = { first: this.#first(header), maxPixels: MAX_PIXELS, signal };
-      const result = await sharedDecoder().decode(data, options, () => {}, onPart);
+      const options = { first: (header) => this.#first(header), maxPixels: MAX_PIXELS, signal };
+      const result = await sharedDecoder().decode(data, options, (header) => this.#prepare(header), onPart);
       this.#tell("load", result);
       return result;
     } catch (error) {
@@ -75,9 +73,8 @@ export class YotoImage extends HTMLElement {
     }
   }
 
-  /** Make room for the picture; its header. */
-  #prepare(data) {
-    const header = unpack(data, MAX_PIXELS);
+  /** Make room for the picture. */
+  #prepare(header) {
     const { width, height } = header;
     if (Math.max(width, height) > MAX_SIDE_PX) {
       const size = `${width}×${height} px`;
@@ -85,7 +82,6 @@ export class YotoImage extends HTMLElement {
     }
     [this.#canvas.width, this.#canvas.height] = [width, height];
     this.#tell("header", header);
-    return header;
   }
 
   /** The region that is decoded first: the attribute's, else what of the picture can be seen; null if nothing can. */

@@ -17,6 +17,7 @@ from codec.format.bitstream import DEFAULT_MAX_PIXELS, Region
 if TYPE_CHECKING:
     from codec.api import Codec
 
+ANY_PATH = click.Path(allow_dash=True)  # as text, since a final / means a folder; shells complete it
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
 
@@ -117,10 +118,11 @@ def file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for option in reversed(
         (
-            click.argument("inputs", metavar="IN... [OUT]", nargs=-1, required=True),
+            click.argument("inputs", metavar="IN... [OUT]", nargs=-1, required=True, type=ANY_PATH),
             click.option(
                 "-o",
                 "--output",
+                type=ANY_PATH,
                 help="File to write, - for stdout; for many inputs a folder, which is made if need be.",
             ),
             click.option(

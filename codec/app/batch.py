@@ -10,7 +10,6 @@ from threading import Event
 from typing import NamedTuple, TypeVar
 
 import torch
-from PIL import Image
 
 from codec.app.places import Task
 from codec.app.work import Work, carry_out
@@ -103,7 +102,7 @@ def run(
     pending: set[Future[Outcome]] = set()
     try:
         with warnings.catch_warnings():  # `open_image` sets filters, and in several threads may not restore them
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             for task in tasks:
                 pending.add(pool.submit(attempt, task))
                 if len(pending) >= (1 + QUEUED) * jobs:

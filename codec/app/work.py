@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from codec.app.files import STREAM, check_input, check_output, read_input, refuse_existing, write_output
 from codec.app.places import Task, UsageError
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, Region, unpack
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from codec.api import Codec
     from codec.grid import Progress
+    from codec.picture.image import Planes
 
 Given = TypeVar("Given")
 UNITS = {"size_bytes": "bytes", "bpp": "bpp", "psnr_db": "dB"}  # of the targets of `encode_to_target`
@@ -136,18 +135,19 @@ class Encoding:
         return 1
 
     def code(self, given: Path | BytesIO, progress: Progress | None = None) -> Made:
-        from codec.picture.image import frames, open_image
+        from codec.picture.image import open_image, to_planes
 
         image = open_image(given, levels=self.levels, max_pixels=self.max_pixels)
-        notes = [f"the image has {count} frames, of which the first is coded"] if (count := frames(image)) > 1 else []
+        planes = to_planes(image)
+        notes = list(planes.notes)
         start = time.perf_counter()
         quality, encodes = self.quality, 1
         if self.target:
-            data, quality, encodes, note = self._search(image, self.target)
+            data, quality, encodes, note = self._search(planes, self.target)
             notes += note
         else:
             data = self.codec.encode(
-                image,
+                planes,
                 quality,
                 effort=self.effort,
                 keep_metadata=self.keep_metadata,
@@ -155,15 +155,16 @@ class Encoding:
                 progress=progress,
             )
         seconds = time.perf_counter() - start
-        psnr = self._psnr_db(image, data) if self.metrics else None
+        psnr = self._psnr_db(planes, data) if self.metrics else None
         return _encoded(data, unpack(data, sys.maxsize), quality, encodes, seconds, psnr, notes)
 
-    def _search(self, image: Image.Image, target: Mapping[str, float]) -> tuple[bytes, float, int, list[str]]:
+    def _search(self, planes: Planes, target: Mapping[str, float]) -> tuple[bytes, float, int, list[str]]:
         """The file that meets the target, its quality, the number of those tried, and a note if it does not."""
         from codec.target import encode_to_target
 
+        targets: dict[str, Any] = dict(target)
         found = encode_to_target(
-            image, **target, codec=self.codec, effort=self.effort, keep_metadata=self.keep_metadata
+            planes, **targets, codec=self.codec, effort=self.effort, keep_metadata=self.keep_metadata
         )
         ((name, wanted),) = target.items()
         missed = (
@@ -172,12 +173,12 @@ class Encoding:
         )
         return found.data, found.quality, found.encodes, [] if found.met else [missed]
 
-    def _psnr_db(self, image: Image.Image, data: bytes) -> float:
+    def _psnr_db(self, planes: Planes, data: bytes) -> float:
         from codec.metrics import psnr_db
         from codec.picture.image import to_planes
 
         decoded = self.codec.decode(data, max_pixels=sys.maxsize)
-        return psnr_db(to_planes(image).colour, to_planes(decoded).colour)
+        return psnr_db(planes.colour, to_planes(decoded).colour)
 
 
 def _encoded(

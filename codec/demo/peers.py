@@ -1,85 +1,49 @@
-"""JPEG, WebP and AVIF at a given size: what the demo shows beside a `.yoto` file of as many bytes."""
+"""The formats that the demo shows beside `.yoto`, each at the best effort for which a page can wait."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
 
-import numpy as np
+from codec.metrics import Uint8Array
+from codec.peers import PEERS, Peer, PeerFile, encode_at_size
 
-from codec.errors import ImageError
-from codec.picture.image import Planes, Uint8Array, open_image, to_pil, to_planes
-
-QUALITY_MIN, QUALITY_MAX = 1, 100  # Pillow's scale
-
-# Options that do well in PSNR, as in benchmarks/peers.py, but for WebP's method, which is Pillow's own.
-PEERS: Mapping[str, Mapping[str, object]] = {
-    "jpeg": {"subsampling": "4:2:0", "optimize": True, "progressive": True},
-    "webp": {"method": 4},
-    "avif": {"subsampling": "4:4:4", "advanced": {"tune": "psnr"}},
+PeerName = Literal["jpeg", "webp", "avif", "jpegxl", "heic"]
+NAMES: tuple[PeerName, ...] = ("jpeg", "webp", "avif", "jpegxl", "heic")
+PATIENT_PX = 1_000_000  # up to which an encoder may take seconds
+PATIENT: Mapping[str, Peer] = {
+    "avif": replace(PEERS["avif"], title="AVIF (aom, speed 4)", options={**PEERS["avif"].options, "speed": 4}),
+    "jpegxl": replace(PEERS["jpegxl"], title="JPEG XL (effort 9)", options={"effort": 9}),
 }
+Check = Callable[[], None]  # raises if the work is no longer wanted
 
 
-class PeerFile(NamedTuple):
-    """A file of a peer's, and Pillow's quality that it was written with."""
+@dataclass(frozen=True)
+class Watched(Peer):
+    """A peer that gives up before a file that is no longer wanted."""
 
-    data: bytes
-    quality: int
+    check: Check = lambda: None
 
-
-def encode_at_size(colour: Uint8Array, peer: str, limit_bytes: int) -> PeerFile:
-    """Compress to the largest file of at most `limit_bytes`; to the smallest of all if none is so small.
-
-    Sizes are taken to grow with the quality: bisection, eight files at most.
-
-    Args:
-        colour: uint8 (H, W, 3) or (H, W, 1).
-        peer: a name of PEERS.
-        limit_bytes: size to come close to from below.
-
-    Raises:
-        ImageError: the format cannot hold the image.
-    """
-    low, high = QUALITY_MIN, QUALITY_MAX
-    best = PeerFile(encode_peer(colour, peer, low), low)
-    if len(best.data) > limit_bytes:
-        return best
-    while low < high:
-        middle = (low + high + 1) // 2
-        data = encode_peer(colour, peer, middle)
-        if len(data) <= limit_bytes:
-            best, low = PeerFile(data, middle), middle
-        else:
-            high = middle - 1
-    return best
+    def encode(self, image: Uint8Array, setting: float) -> bytes:
+        """As the peer does."""
+        self.check()
+        return super().encode(image, setting)
 
 
-def decode_peer(data: bytes, channels: int) -> Uint8Array:
-    """Decode a peer's file to uint8 (H, W, channels), three channels or one."""
-    image = open_image(io.BytesIO(data))
-    return to_planes(image.convert("RGB" if channels == 3 else "L")).colour
+@cache
+def writable_peers() -> list[PeerName]:
+    """Those that can be used here."""
+    return [name for name in NAMES if PEERS[name].present()]
 
 
-def writable_peers() -> list[str]:
-    """The peers that this Pillow was built with."""
-    return [peer for peer in PEERS if _is_writable(peer)]
+def peer_for(name: PeerName, colour: Uint8Array) -> Peer:
+    """The peer with the effort that suits a picture's size."""
+    small = colour.shape[0] * colour.shape[1] <= PATIENT_PX
+    return PATIENT.get(name, PEERS[name]) if small else PEERS[name]
 
 
-def _is_writable(peer: str) -> bool:
-    try:
-        encode_peer(np.zeros((8, 8, 1), np.uint8), peer, QUALITY_MIN)
-    except KeyError:  # Pillow's word for a format that it does not know
-        return False
-    return True
-
-
-def encode_peer(colour: Uint8Array, peer: str, quality: int) -> bytes:
-    """Compress with Pillow's quality; ImageError if the format cannot hold the image."""
-    buffer = io.BytesIO()
-    try:
-        to_pil(Planes(colour)).save(buffer, peer.upper(), quality=quality, **PEERS[peer])
-    except (OSError, ValueError, RuntimeError) as error:  # each format has its own way to say so
-        height, width = colour.shape[:2]
-        raise ImageError(f"{peer.upper()} cannot hold an image of {width}×{height} px") from error
-    return buffer.getvalue()
+def nearest_file(peer: Peer, colour: Uint8Array, size_bytes: int, check: Check) -> PeerFile:
+    """The file of a picture, uint8 (H, W, 3 or 1), whose size is nearest; ImageError if the format cannot hold it."""
+    return encode_at_size(Watched(**vars(peer), check=check), colour, size_bytes)

@@ -5,12 +5,13 @@
     POST /pictures               body: a picture or a .yoto file → its id and what it is
     POST /sample                 the same, for a picture that scikit-image brings along
     GET  /pictures/ID/original.png
-    GET  /pictures/ID/encode     ?quality=Q&form=F → bytes, bpp, PSNR as JSON
-    GET  /pictures/ID/decoded.png  ?quality=Q&form=F
-    GET  /pictures/ID/file       ?quality=Q&form=F → the .yoto file itself
+    GET  /pictures/ID/encode     ?SETTING → bytes, bpp, PSNR as JSON
+    GET  /pictures/ID/metrics    ?SETTING → MS-SSIM and SSIMULACRA2, which take longer
+    GET  /pictures/ID/decoded.png  ?SETTING
+    GET  /pictures/ID/file       ?SETTING → the .yoto file itself
 
-F is yoto (default), or jpeg, webp or avif for the file of that format of as many bytes. Every error is
-{"error": one line}. Pictures and files are kept in memory, within a budget, and forgotten when they are the oldest.
+SETTING is quality=Q, and effort, form, against and region: see `Setting`. Every error is {"error": one line}. Pictures
+and files are kept in memory, within a budget, and forgotten when they are the oldest.
 Uploads under way are held within another; see connection.py for how long clients may take.
 """
 
@@ -21,6 +22,7 @@ import io
 import math
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
@@ -43,14 +45,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from codec.api import Codec
 from codec.demo.connection import Connection, Limits
 from codec.demo.peers import writable_peers
-from codec.demo.studio import ForgottenError, Form, Studio
+from codec.demo.similarity import similarity
+from codec.demo.studio import Coded, ForgottenError, Setting, Studio
 from codec.errors import CodecError, TooLargeError
+from codec.peers import PEERS
 
 PAGE = Path(__file__).parent / "static"
 BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
 HEAD_BYTES = 1 << 20  # and its metadata
 UPLOADS_BYTES = 256 << 20  # of all that are under way or wait to be opened; one alone may have more
 MAX_WAITING = 16  # requests
+WATCH_S = 0.05  # between looks whether a request has been withdrawn
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -61,8 +66,12 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 
-Quality = Annotated[float, Query(ge=0.0, le=1.0)]
+Wanted = Annotated[Setting, Query()]
 T = TypeVar("T")
+
+
+class WithdrawnError(Exception):
+    """Nobody waits for this any more."""
 
 
 class Worker:
@@ -84,6 +93,25 @@ class Worker:
                 return await run_in_threadpool(job, *arguments)
         finally:
             self._waiting -= 1
+
+    async def run_while_wanted(self, request: Request, job: Callable[..., T], *arguments: object) -> T:
+        """The same for a job whose last argument is to be called on the way, and ends it when nobody waits any more."""
+        withdrawn = threading.Event()
+
+        def check() -> None:
+            if withdrawn.is_set():
+                raise WithdrawnError
+
+        async def watch() -> None:
+            while not await request.is_disconnected():
+                await asyncio.sleep(WATCH_S)
+            withdrawn.set()
+
+        watching = asyncio.create_task(watch())
+        try:
+            return await self.run(request, job, *arguments, check)
+        finally:
+            watching.cancel()
 
 
 class Guard:
@@ -191,7 +219,7 @@ def create_app(
         names: host names, besides addresses, under which browsers reach it.
         uploads_bytes: limit of all uploads at a time, but room for one of the largest is always given.
     """
-    studio, worker = Studio(codec, max_pixels), Worker()
+    studio, worker, judge = Studio(codec, max_pixels), Worker(), Worker()
     limit_bytes = BYTES_PER_PX * max_pixels + HEAD_BYTES
     uploads = Uploads(limit_bytes, max(uploads_bytes, limit_bytes))
     app = FastAPI(openapi_url=None)
@@ -218,28 +246,36 @@ def create_app(
     async def original(request: Request, key: str) -> Response:
         return Response(await worker.run(request, studio.original_png, key), media_type="image/png")
 
+    async def coded(request: Request, key: str, setting: Setting) -> Coded:
+        return await worker.run_while_wanted(request, studio.coded, key, setting)
+
     @app.get("/pictures/{key}/encode")
-    async def encode(request: Request, key: str, quality: Quality, form: Form = "yoto") -> dict[str, object]:
-        coded = await worker.run(request, studio.coded, key, quality, form)
+    async def encode(request: Request, key: str, setting: Wanted) -> dict[str, object]:
+        file = await coded(request, key, setting)
         return {
-            "quality": coded.quality,
-            "bytes": len(coded.data),
-            "bpp": coded.bpp,
-            "colour_bytes": coded.colour_bytes,
-            "psnr_db": coded.psnr_db if math.isfinite(coded.psnr_db) else None,
-            "fits": coded.fits,
+            "quality": file.quality,
+            "encoder": file.encoder,
+            "bytes": len(file.data),
+            "bpp": file.bpp,
+            "colour_bytes": file.colour_bytes,
+            "psnr_db": file.psnr_db if math.isfinite(file.psnr_db) else None,
         }
 
+    @app.get("/pictures/{key}/metrics")
+    async def metrics(request: Request, key: str, setting: Wanted) -> dict[str, float | None]:
+        file = await coded(request, key, setting)
+        before = await worker.run(request, studio.original_png, key, setting.region)
+        return (await judge.run(request, similarity, before, file.png))._asdict()
+
     @app.get("/pictures/{key}/decoded.png")
-    async def decoded(request: Request, key: str, quality: Quality, form: Form = "yoto") -> Response:
-        coded = await worker.run(request, studio.coded, key, quality, form)
-        return Response(coded.png, media_type="image/png")
+    async def decoded(request: Request, key: str, setting: Wanted) -> Response:
+        return Response((await coded(request, key, setting)).png, media_type="image/png")
 
     @app.get("/pictures/{key}/file")
-    async def file(request: Request, key: str, quality: Quality, form: Form = "yoto") -> Response:
-        coded = await worker.run(request, studio.coded, key, quality, form)
-        media_type = "image/x-yoto" if form == "yoto" else f"image/{form}"
-        return Response(coded.data, media_type=media_type, headers={"Content-Disposition": "attachment"})
+    async def file(request: Request, key: str, setting: Wanted) -> Response:
+        data = (await coded(request, key, setting)).data
+        media_type = "image/x-yoto" if setting.form == "yoto" else f"image/{PEERS[setting.form].suffix}"
+        return Response(data, media_type=media_type, headers={"Content-Disposition": "attachment"})
 
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     _answer_errors_in_one_line(app)
@@ -267,7 +303,8 @@ def _answer_errors_in_one_line(app: FastAPI) -> None:
         return answer(404, error)
 
     @app.exception_handler(ClientDisconnect)
-    async def gone(_: Request, __: ClientDisconnect) -> Response:
+    @app.exception_handler(WithdrawnError)
+    async def gone(_: Request, __: Exception) -> Response:
         return answer(499, "the request was withdrawn")
 
     @app.exception_handler(MemoryError)

@@ -4,28 +4,51 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, Literal, NamedTuple, TypeVar
+from functools import cache
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar
 
 import skimage.data
+from pydantic import BaseModel, Field
 
-from codec.api import Codec
-from codec.demo.peers import decode_peer, encode_at_size
-from codec.errors import TooLargeError
-from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, unpack
+from codec.api import Codec, integer_quality
+from codec.demo.peers import Check, PeerName, nearest_file, peer_for
+from codec.errors import ImageError
+from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, Metadata, unpack
 from codec.metrics import psnr_db
-from codec.picture.image import Planes, open_image, to_pil, to_planes
+from codec.picture.image import Planes, Uint8Array, open_image, to_pil, to_planes
+from codec.target import search
 
+SAMPLE = "sample"
 PICTURES_BYTES, FILES_BYTES = 256 << 20, 256 << 20
 
-Form = Literal["yoto", "jpeg", "webp", "avif"]
+SIZE_TOLERANCE = 0.002  # of ln(bytes): nearer need not be looked for
+SIZE_RISE = 3.0  # of ln(bytes) over the whole range of quality, a first guess
 T = TypeVar("T")
 
 
 class ForgottenError(Exception):
     """A picture that is asked for is no longer held."""
+
+
+class Setting(BaseModel, frozen=True):
+    """Which file is asked for.
+
+    Attributes:
+        quality, effort: of the .yoto file.
+        form: the format of the file; if not yoto, the one whose size is nearest to that .yoto file's.
+        against: make the .yoto file of the size of this format's file, which is that of `form=against`.
+        region: "x,y,width,height", px: of this part of the picture alone.
+    """
+
+    quality: Annotated[float, Field(ge=0.0, le=1.0)]
+    effort: Annotated[int, Field(ge=0, le=8)] = 1
+    form: Literal["yoto", PeerName] = "yoto"
+    against: PeerName | None = None
+    region: Annotated[str, Field(pattern=r"^\d{1,8},\d{1,8},\d{1,8},\d{1,8}$")] | None = None
 
 
 class Picture(NamedTuple):
@@ -43,18 +66,18 @@ class Coded:
     Attributes:
         data: the file.
         quality: what its format calls so.
+        encoder: its name, with its effort.
         bpp: bits of the file per pixel.
         colour_bytes: size without alpha and metadata, which only a .yoto file has here.
-        fits: it is no larger than the .yoto file that it is compared with.
         psnr_db: infinite if nothing was lost.
         png: the decoded picture.
     """
 
     data: bytes
     quality: float
+    encoder: str
     bpp: float
     colour_bytes: int
-    fits: bool
     psnr_db: float
     png: bytes
 
@@ -98,23 +121,12 @@ class Studio:
             planes = to_planes(self.codec.decode(data, max_pixels=self.max_pixels))
         else:
             planes = to_planes(open_image(upload, max_pixels=self.max_pixels))
-            self._check_padded(planes)
         return self._keep(hashlib.sha256(data).hexdigest(), Picture(planes, len(data), header))
-
-    def _check_padded(self, planes: Planes) -> None:
-        """Refuse a picture, thin as a line, that takes more time than its pixels say."""
-        height, width = planes.colour.shape[:2]
-        coded = Header(width, height, 0, self.codec.weights.model_id).padded_pixels
-        if coded > self.max_pixels:
-            raise TooLargeError(
-                f"the image has {width}×{height} px, which are coded as {coded},"
-                f" more than the limit of {self.max_pixels}"
-            )
 
     def add_sample(self) -> dict[str, object]:
         """Take in a picture that needs no file."""
         pixels = skimage.data.astronaut()  # type: ignore[no-untyped-call]
-        return self._keep("sample", Picture(Planes(pixels), pixels.nbytes, None))
+        return self._keep(SAMPLE, Picture(Planes(pixels), pixels.nbytes, None))
 
     def _keep(self, key: str, picture: Picture) -> dict[str, object]:
         colour, alpha = picture.planes.colour, picture.planes.alpha
@@ -127,6 +139,7 @@ class Studio:
             "height": colour.shape[0],
             "bytes": picture.size_bytes,
             "alpha": alpha is not None,
+            "sample": key == SAMPLE,
             "yoto": None,
         }
         if picture.header:
@@ -140,34 +153,73 @@ class Studio:
             raise ForgottenError("this picture is no longer held; open it again")
         return picture
 
-    def original_png(self, key: str) -> bytes:
-        """The picture as the codec sees it, upright and with 8 bits a channel."""
-        return png(self.picture(key).planes)
+    def original_png(self, key: str, region: str | None = None) -> bytes:
+        """The picture, or a part of it, as the codec sees it, upright and with 8 bits a channel."""
+        planes = self.picture(key).planes
+        return png(cut(planes, region) if region else planes)
 
-    def coded(self, key: str, quality: float, form: Form) -> Coded:
-        """The picture's .yoto file of this quality, or another format's file of as many bytes."""
-        name = f"{key} {quality} {form}"
+    def coded(self, key: str, setting: Setting, check: Check = lambda: None) -> Coded:
+        """The picture's file of a setting; `check` is called again and again on the way."""
+        name = f"{key} {setting!r}"
         coded = self._files.get(name)
         if coded is None:
-            coded = self._code(key, quality, form)
+            coded = self._code(key, setting, check)
             self._files.put(name, coded, len(coded.data) + len(coded.png))
         return coded
 
-    def _code(self, key: str, quality: float, form: Form) -> Coded:
+    def _code(self, key: str, setting: Setting, check: Check) -> Coded:
         planes = self.picture(key).planes
-        if form == "yoto":
-            data, used, fits = self.codec.encode(to_pil(planes), quality), quality, True
-            size_bytes = colour_bytes(data)
-            colour = to_planes(self.codec.decode(data, max_pixels=sys.maxsize)).colour
+        if setting.region:
+            planes = cut(planes, setting.region)
+        encoder = f"yoto (effort {setting.effort})"
+        if setting.form != "yoto":
+            ours = self.coded(key, setting.model_copy(update={"form": "yoto", "against": None}), check)
+            peer = peer_for(setting.form, planes.colour)
+            data, quality = nearest_file(peer, planes.colour, ours.colour_bytes, check)
+            colour = peer.decode(data, planes.colour.shape[2])
+            return summary(planes, data, quality, peer.title, len(data), colour)
+        if setting.against:
+            peer_setting = setting.model_copy(update={"form": setting.against, "against": None})
+            size_bytes = len(self.coded(key, peer_setting, check).data)
+            data, quality = self._encode_at_size(planes.colour, size_bytes, setting.effort, check)
         else:
-            limit_bytes = self.coded(key, quality, "yoto").colour_bytes
-            data, used = encode_at_size(planes.colour, form, limit_bytes)
-            size_bytes, fits = len(data), len(data) <= limit_bytes
-            colour = decode_peer(data, planes.colour.shape[2])
-        height, width = colour.shape[:2]
-        bpp = 8.0 * len(data) / (width * height)
-        shown = png(Planes(colour, planes.alpha, planes.metadata))
-        return Coded(data, used, bpp, size_bytes, fits, psnr_db(planes.colour, colour), shown)
+            quality = setting.quality
+            data = self._encode(planes, integer_quality(quality), setting.effort, check)
+        decoded = self.codec.decode(data, max_pixels=sys.maxsize, progress=lambda *_: check())
+        return summary(planes, data, quality, encoder, colour_bytes(data), to_planes(decoded).colour)
+
+    def _encode(self, planes: Planes, rate_point: int, effort: int, check: Check) -> bytes:
+        check()
+        return self.codec.encode_planes(planes, rate_point, effort, progress=lambda *_: check())
+
+    def _encode_at_size(self, colour: Uint8Array, size_bytes: int, effort: int, check: Check) -> tuple[bytes, float]:
+        """As `encode_to_target`, but nearer than that, and without alpha and metadata: a file and its quality."""
+
+        @cache
+        def encode(rate_point: int) -> bytes:
+            return self._encode(Planes(colour), rate_point, effort, check)
+
+        found = search(lambda point: math.log(len(encode(point))), math.log(size_bytes), SIZE_TOLERANCE, SIZE_RISE)
+        return encode(found), found / QUALITY_MAX
+
+
+def summary(planes: Planes, data: bytes, quality: float, encoder: str, size_bytes: int, colour: Uint8Array) -> Coded:
+    """What came of coding a picture."""
+    height, width = colour.shape[:2]
+    shown = png(Planes(colour, planes.alpha, planes.metadata))
+    bpp = 8.0 * len(data) / (width * height)
+    return Coded(data, quality, encoder, bpp, size_bytes, psnr_db(planes.colour, colour), shown)
+
+
+def cut(planes: Planes, region: str) -> Planes:
+    """A part of a picture, without metadata but the colour profile; ImageError if it does not lie within."""
+    x, y, width, height = (int(number) for number in region.split(","))
+    rows, columns = planes.colour.shape[:2]
+    if not (width and height and x + width <= columns and y + height <= rows):
+        raise ImageError(f"the region {region} does not lie within the picture of {columns}×{rows} px")
+    part = (slice(y, y + height), slice(x, x + width))
+    alpha = None if planes.alpha is None else planes.alpha[part]
+    return Planes(planes.colour[part], alpha, Metadata(icc_profile=planes.metadata.icc_profile))
 
 
 def png(planes: Planes) -> bytes:

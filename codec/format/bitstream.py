@@ -83,6 +83,11 @@ _ITEM_NAMES = ("icc_profile", "exif", "xmp")  # types 1, 2, 3
 Region = tuple[int, int, int, int]  # x, y, width, height, px
 
 
+def padded_pixels(width: int, height: int) -> int:
+    """Pixels that are coded of a picture: its sides are padded to multiples of 64."""
+    return -(-height // TILE_UNIT_PX) * -(-width // TILE_UNIT_PX) * TILE_UNIT_PX**2
+
+
 @dataclass(frozen=True)
 class Metadata:
     """Byte blocks that travel with the picture, as Pillow keeps them in `Image.info`; empty if absent."""
@@ -150,7 +155,7 @@ class Header:
     @property
     def padded_pixels(self) -> int:
         """Pixels that are coded: sides are padded to multiples of 64."""
-        return -(-self.height // TILE_UNIT_PX) * -(-self.width // TILE_UNIT_PX) * TILE_UNIT_PX**2
+        return padded_pixels(self.width, self.height)
 
     @property
     def version(self) -> int:

@@ -1,7 +1,8 @@
-"""Which formats pictures come in and go to. Needs neither NumPy nor torch, so that mistakes show at once."""
+"""Which formats pictures come in and go to, and what their readers raise. Needs neither NumPy nor torch."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,16 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from codec.errors import ImageError
+from codec.errors import CodecError, ImageError, TooLargeError
 
-_ONLY_IDENTIFIED = {"BUFR", "GRIB", "HDF5", "MPEG", "WMF"}  # Pillow knows their headers, not their pixels
+# Formats that people keep pictures in and that are decoded in this process: never EPS, for which Pillow starts
+# Ghostscript, nor the rare ones, whose readers nobody attacks, and so nobody mends.
+_READ = {
+    *("AVIF", "BMP", "DDS", "DIB", "GIF", "HEIF", "ICNS", "ICO", "JPEG", "JPEG2000", "JXL", "MPO", "PCX", "PNG"),
+    *("PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP", "XBM", "XPM"),
+}
 _ALTERED_BY_PILLOW = {"ICO", "ICNS", "SPIDER"}  # written in other sizes or as floating point
 _HEIF, _JXL = "pillow-heif", "pillow-jxl-plugin"
 _PLUGINS = {".heic": _HEIF, ".heif": _HEIF, ".hif": _HEIF, ".jxl": _JXL}
@@ -45,14 +51,41 @@ def missing_plugin(suffix: str, head: bytes = b"") -> str | None:
     return f"needs {missing[0]}: pip install 'yoto-codec[formats]'" if missing else None
 
 
+def readers() -> list[str]:
+    """The formats that are opened, as `Image.open` takes them, in Pillow's order."""
+    plugins()
+    Image.init()
+    return [form for form in Image.ID if form in _READ]
+
+
 def readable_suffixes() -> set[str]:
     """Suffixes, lower case, of the files that can be read as pictures, but for .yoto."""
-    plugins()
-    return {
-        suffix
-        for suffix, form in Image.registered_extensions().items()
-        if form in Image.OPEN and form not in _ONLY_IDENTIFIED and suffix != ".yoto"
-    }
+    known = readers()
+    return {suffix for suffix, form in Image.registered_extensions().items() if form in known}
+
+
+@contextmanager
+def picture_errors(name: object) -> Iterator[None]:
+    """Turn whatever a reader or writer of pictures raises into an ImageError that names the picture.
+
+    What is no picture's fault passes: CodecError, and OSError of the file system.
+    """
+    try:
+        yield
+    except CodecError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not an image that can be read") from error
+    except Image.DecompressionBombError as error:
+        raise TooLargeError(f"{name} is too large: {error}") from error
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory for this image") from error
+    except Exception as error:
+        # Readers seek and read where a damaged file sends them: EINVAL. Pillow's own OSErrors have no number.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name} is a damaged image: {reason}") from error
 
 
 def format_to_write(suffix: str) -> str:
@@ -84,7 +117,7 @@ def looks_like_picture(path: Path) -> bool:
     if path.suffix.lower() == ".yoto" or not os.path.isfile(path):
         return False
     try:
-        with Image.open(path):
+        with Image.open(path, formats=readers()):
             return True
     except Exception:  # whatever a reader of pictures stumbles over
         return False

@@ -1,31 +1,45 @@
-"""Pictures in and out: PIL, NumPy and torch ↔ uint8 planes. The only file that imports PIL."""
+"""Pictures in and out: PIL, NumPy and torch ↔ uint8 planes. Needs torch only where it is given a tensor."""
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageCms, PngImagePlugin, UnidentifiedImageError
 
 from codec.errors import ImageError, TooLargeError
-from codec.format.bitstream import SIDE_MAX, Metadata, pack_alpha
-from codec.picture import formats
+from codec.format.bitstream import SIDE_MAX, Metadata, pack_alpha, padded_pixels
+from codec.picture import formats, metadata
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Uint8Array = npt.NDArray[np.uint8]
-ImageLike = Image.Image | Uint8Array | torch.Tensor
+ImageLike: TypeAlias = "Image.Image | npt.NDArray[Any] | Tensor | Planes"
 
 # What an image of each mode is coded as, besides alpha; all have 8 bits a channel or fewer.
 _GREY_MODES = ("1", "L", "LA", "La")
 _COLOUR_MODES = ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV")
+_EIGHT_BITS = _GREY_MODES + _COLOUR_MODES
 _OTHER_COLOUR_MODELS = ("CMYK", "YCbCr", "LAB", "HSV")
+# What makes an image upright that was stored in an orientation of Exif.
+_TRANSPOSED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 SIXTEEN_BITS = (0.0, 65535.0)
 
 _WITHOUT_ALPHA = ("BMP", "DIB", "PPM")  # where Pillow would drop it and not say so
@@ -37,8 +51,6 @@ _LOSSY = {
     "JXL": 95,
 }  # Pillow's own 75 would cost more than a good .yoto file did
 _TIFF_XMP_TAG = 700
-# Description, maker, model, resolution with its unit, software, date, artist, computer, copyright.
-_TIFF_EXIF_TAGS = (270, 271, 272, 282, 283, 296, 305, 306, 315, 316, 33432)
 
 
 @dataclass(frozen=True)
@@ -49,12 +61,14 @@ class Planes:
         colour: uint8 (H, W, 3), or (H, W, 1) if grey.
         alpha: uint8 (H, W), or None.
         metadata: blocks to keep.
+        notes: what of the image is not kept, a line each.
         packed_alpha: alpha as the file holds it, compressed once; empty without alpha.
     """
 
     colour: Uint8Array
     alpha: Uint8Array | None = None
     metadata: Metadata = field(default_factory=Metadata)
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def packed_alpha(self) -> bytes:
@@ -73,41 +87,29 @@ def open_image(
         source: path or file.
         levels: what becomes black and white in an image of more than 8 bits a channel, see `scale_levels`; None
             refuses 16-bit colour, and leaves other deep images as they are.
-        max_pixels: refuse more; Pillow's own limit holds besides.
+        max_pixels: refuse more, counted as they are padded for coding; Pillow's own limit holds besides.
 
     Raises:
-        ImageError: it is no image that Pillow reads, is damaged, or has more depth than `levels` says how to scale.
+        ImageError: it is of no format that is read, is damaged, or has more depth than `levels` says how to scale.
         TooLargeError: it has more than `max_pixels`, or more than Pillow's own limit; found before they are decoded.
         OSError: the file cannot be opened.
     """
-    formats.plugins()
-    name = source if isinstance(source, str | os.PathLike) else "the input"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(Path(source) if isinstance(source, str) else source) as image:
-                if max_pixels is not None and image.width * image.height > max_pixels:
-                    raise TooLargeError(
-                        f"{name} has {image.width}×{image.height} px, more than the limit of {max_pixels}"
-                    )
-                reduced = _loses_depth(image)
-                frames(image)  # which Pillow remembers; it cannot be counted once the file is closed
-                image.load()
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image that can be read{_hint(source)}") from error
-    except Image.DecompressionBombError as error:
-        raise TooLargeError(f"{name} is too large: {error}") from error
-    except (SyntaxError, ValueError, EOFError) as error:
-        raise ImageError(f"{name} is a damaged image: {error}") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise ImageError(f"{name} is a damaged image: {error}") from error
-    if reduced and levels != SIXTEEN_BITS:
-        raise ImageError(
-            f"{name} has 16 bits a channel in colour, of which Pillow reads the upper 8; --levels 0:65535 codes those"
-        )
-    if levels and image.mode not in _GREY_MODES + _COLOUR_MODES:
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the input"
+    readers = formats.readers()
+    with formats.picture_errors(name), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
+        try:
+            image = Image.open(Path(source) if isinstance(source, str) else source, formats=readers)
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{name} is not an image that can be read{_hint(source)}") from error
+        with image:
+            _check_pixels(name, image.width, image.height, max_pixels)
+            _check_depth(name, image, levels)
+            metadata.remember(image)
+            image.load()
+            # A reader may have announced another size than it found.
+            _check_pixels(name, image.width, image.height, max_pixels)
+    if levels and image.mode not in _EIGHT_BITS:
         return scale_levels(image, *levels)
     return image
 
@@ -123,16 +125,26 @@ def _hint(source: str | os.PathLike[str] | BinaryIO) -> str:
     return f"; {missing}" if missing else ""
 
 
-def _loses_depth(image: Image.Image) -> bool:
-    """Whether Pillow is about to read 16 bits a channel as 8, as it does for colour in PNG, TIFF and PPM."""
-    if image.mode not in _GREY_MODES + _COLOUR_MODES:
-        return False
-    return any(";16" in str(tile[3]) or (tile[0] == "ppm" and tile[3][-1] > 255) for tile in getattr(image, "tile", ()))
+def _check_pixels(name: str, width: int, height: int, max_pixels: int | None) -> None:
+    coded = padded_pixels(width, height)
+    if max_pixels is not None and coded > max_pixels:
+        raise TooLargeError(
+            f"{name} has {width}×{height} px, which are coded as {coded}, more than the limit of {max_pixels}"
+        )
 
 
-def frames(image: Image.Image) -> int:
-    """How many frames or pages a file has. The second picture of a camera's MPO file is a preview and not counted."""
-    return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+def _check_depth(name: str, image: Image.Image, levels: tuple[float, float] | None) -> None:
+    """Refuse 16-bit colour that Pillow is about to read as 8 bits, as it does in PNG, TIFF and PPM, if nobody said so.
+
+    Once Pillow has read the pixels, nothing tells.
+    """
+    tiles = getattr(image, "tile", ())
+    reduced = any(";16" in str(tile[3]) or (tile[0] == "ppm" and tile[3][-1] > 255) for tile in tiles)
+    if reduced and image.mode in _EIGHT_BITS and levels != SIXTEEN_BITS:
+        raise ImageError(
+            f"{name} has 16 bits a channel in colour, of which Pillow reads the upper 8; --levels 0:65535, in Python"
+            " levels=(0, 65535), codes those"
+        )
 
 
 def scale_levels(image: Image.Image, low: float, high: float) -> Image.Image:
@@ -149,47 +161,61 @@ def scale_levels(image: Image.Image, low: float, high: float) -> Image.Image:
         ImageError: a value lies outside, since it would be clipped, or the mode is another.
         ValueError: low is not below high.
     """
+    _check_levels((low, high))
+    if image.mode in _EIGHT_BITS:
+        raise ImageError(f"the image has mode {image.mode}; levels are for those of more than 8 bits a channel")
+    return to_pil(_from_pil(image, (low, high)))
+
+
+def _check_levels(levels: tuple[float, float]) -> None:
+    low, high = levels
     if not low < high:
         raise ValueError(f"levels go from {low:g} to {high:g}; the first must be below the second")
-    if image.mode in _GREY_MODES + _COLOUR_MODES:
-        raise ImageError(f"the image has mode {image.mode}; levels are for those of more than 8 bits a channel")
-    upright = ImageOps.exif_transpose(image)
-    values = np.asarray(upright).astype(np.float64)
+
+
+def _scaled(values: npt.NDArray[Any], levels: tuple[float, float]) -> Uint8Array:
+    """Levels become 0 and 255; ImageError for values beyond, since they would be clipped."""
+    low, high = levels
     if not (values.min() >= low and values.max() <= high):  # NaN fails too
-        raise ImageError(f"the image holds values {_value_range(image)}, outside the levels {low:g}:{high:g}")
-    scaled = np.round((values - low) * (255.0 / (high - low))).astype(np.uint8)
-    return to_pil(Planes(scaled[:, :, None], None, _metadata(image, upright)))
+        raise ImageError(f"the image holds values {_value_range(values)}, outside the levels {low:g}:{high:g}")
+    return np.round((values.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.uint8)
 
 
-def _value_range(image: Image.Image) -> str:
-    values = np.asarray(image)
+def _value_range(values: npt.NDArray[Any]) -> str:
     return f"from {values.min():g} to {values.max():g}"
 
 
-def to_planes(image: ImageLike) -> Planes:
+def to_planes(image: ImageLike, levels: tuple[float, float] | None = None) -> Planes:
     """Take an image apart.
 
     Args:
-        image: a PIL image (8 bits a channel; its Exif orientation is applied), a uint8 array (H, W), (H, W, 1),
-            (H, W, 3) or (H, W, 4), or a torch tensor (1, 3 or 4, H, W), uint8 or floating point in [0, 1].
+        image: a PIL image (its Exif orientation is applied), an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a
+            torch tensor (1, 3 or 4, H, W). Arrays and tensors are uint8, or floating point in [0, 1]. `Planes` are
+            returned as they are.
+        levels: what becomes black and white in images, arrays and tensors of other values, such as 16-bit ones; None
+            refuses those.
 
     Raises:
-        ImageError: the mode cannot be coded without loss of depth, or the image is empty or too large.
-        TypeError, ValueError: the array has another type or shape.
+        ImageError: the image is damaged, empty or too large, or has values that `levels` does not cover.
+        TypeError, ValueError: the array has another type or shape, or values outside [0, 1].
     """
+    if levels:
+        _check_levels(levels)
+    if isinstance(image, Planes):
+        return image
     if isinstance(image, Image.Image):
-        return _from_pil(image)
-    if isinstance(image, torch.Tensor):
-        image = _from_tensor(image)
+        return _from_pil(image, levels)
+    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    if torch is not None and isinstance(image, torch.Tensor):
+        image = _tensor_rows(image)
     if not isinstance(image, np.ndarray):
         raise TypeError(f"expected a PIL image, a NumPy array or a torch tensor, not {type(image).__name__}")
-    if image.dtype != np.uint8:
-        raise TypeError(f"the array holds {image.dtype}; expected uint8")
     if image.ndim == 2:
         image = image[:, :, None]
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ValueError(f"the array has shape {image.shape}; expected (H, W), (H, W, 3) or (H, W, 4)")
+        raise ValueError(f"the array has shape {image.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
     _check_size(image.shape[1], image.shape[0])
+    image = _eight_bits(image, levels)
     if image.shape[2] == 4:
         return Planes(image[:, :, :3], image[:, :, 3])
     return Planes(image)
@@ -200,63 +226,86 @@ def _check_size(width: int, height: int) -> None:
         raise ImageError(f"the image is {width}×{height} px; sides from 1 to {SIDE_MAX} px can be coded")
 
 
-def _from_tensor(tensor: torch.Tensor) -> Uint8Array:
+def _tensor_rows(tensor: Tensor) -> npt.NDArray[Any]:
+    """(C, H, W) → (H, W, C)."""
     if tensor.ndim != 3:
-        raise ValueError(f"the tensor has shape {tuple(tensor.shape)}; expected (3, H, W)")
-    if tensor.is_floating_point():
-        tensor = (tensor.detach().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8)
-    elif tensor.dtype != torch.uint8:
-        raise TypeError(f"the tensor holds {tensor.dtype}; expected uint8 or floating point in [0, 1]")
-    array: Uint8Array = tensor.permute(1, 2, 0).cpu().numpy()
-    return array
+        raise ValueError(f"the tensor has shape {tuple(tensor.shape)}; expected (1, 3 or 4, H, W)")
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point() and tensor.element_size() < 4:  # NumPy has no bfloat16
+        tensor = tensor.float()
+    rows: npt.NDArray[Any] = tensor.permute(1, 2, 0).numpy()
+    return rows
 
 
-def _from_pil(image: Image.Image) -> Planes:
+def _eight_bits(values: npt.NDArray[Any], levels: tuple[float, float] | None) -> Uint8Array:
+    """Values of an array or tensor as uint8."""
+    if values.dtype == np.uint8:
+        return values
+    if levels and values.dtype.kind in "uif":
+        return _scaled(values, levels)
+    if values.dtype.kind != "f":
+        hint = "; levels=(LOW, HIGH) says which values are black and white" if values.dtype.kind in "ui" else ""
+        raise TypeError(f"the array holds {values.dtype}; expected uint8, or floating point in [0, 1]{hint}")
+    if not (values.min() >= 0.0 and values.max() <= 1.0):  # NaN fails too
+        raise ValueError(f"the array holds values {_value_range(values)}; expected [0, 1]: clip it, or give levels")
+    return np.round(values * values.dtype.type(255.0)).astype(np.uint8)
+
+
+def _from_pil(image: Image.Image, levels: tuple[float, float] | None) -> Planes:
     _check_size(*image.size)
-    original, image = image, ImageOps.exif_transpose(image)
-    metadata = _metadata(original, image)
-    if image.mode not in _GREY_MODES + _COLOUR_MODES:
-        raise ImageError(
-            f"the image has mode {image.mode}, values {_value_range(image)}, and 8 bits a channel can be coded;"
-            " scale it with --levels LOW:HIGH, in Python with codec.scale_levels"
-        )
-    if image.mode in _OTHER_COLOUR_MODELS:  # the profile describes channels that are given up
-        metadata = Metadata(exif=metadata.exif, xmp=metadata.xmp)
-    target = ("L" if image.mode in _GREY_MODES else "RGB") + ("A" if image.has_transparency_data else "")
-    if image.mode != target:
-        image = image.convert(target)
-    array = np.asarray(image)
+    name = getattr(image, "filename", "") or "the image"
+    if isinstance(name, bytes):
+        name = os.fsdecode(name)
+    with formats.picture_errors(name):
+        _check_depth(name, image, levels)
+        notes = metadata.left_out(image)
+        image.load()
+        exif = metadata.stored_exif(image, notes)
+        blocks = metadata.upright_blocks(exif, metadata.stored_xmp(image))
+        icc_profile = image.info.get("icc_profile") or b""
+        if blocks.orientation in _TRANSPOSED:
+            image = image.transpose(_TRANSPOSED[blocks.orientation])
+        if image.mode not in _EIGHT_BITS:
+            values = np.asarray(image)
+            if levels is None:
+                raise ImageError(
+                    f"the image has mode {image.mode}, values {_value_range(values)}, and 8 bits a channel can be"
+                    " coded; scale it with --levels LOW:HIGH, in Python with levels=(LOW, HIGH) or codec.scale_levels"
+                )
+            return Planes(_scaled(values, levels)[:, :, None], None, Metadata(icc_profile, blocks.exif, blocks.xmp))
+        image, icc_profile = _in_coded_mode(image, icc_profile, notes)
+        array = np.asarray(image)
+    kept = Metadata(icc_profile, blocks.exif, blocks.xmp)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.shape[2] in (2, 4):
-        return Planes(array[:, :, :-1], array[:, :, -1], metadata)
-    return Planes(array, None, metadata)
+        return Planes(array[:, :, :-1], array[:, :, -1], kept, tuple(notes))
+    return Planes(array, None, kept, tuple(notes))
 
 
-def _metadata(original: Image.Image, image: Image.Image) -> Metadata:
-    """What to keep of the original's metadata in the upright image: all but the orientation, which has been applied."""
-    # TIFF keeps Exif among its own tags, which stay with the original.
-    exif = tiff_exif(original.getexif()) if hasattr(original, "tag_v2") else image.getexif()
-    exif_bytes = b""
-    if exif:
-        oriented = exif.pop(0x0112, None)
-        block = image.info.get("exif", b"")
-        exif_bytes = exif.tobytes() if oriented or not block else block
-    xmp = image.info.get("xmp", b"")
-    return Metadata(
-        icc_profile=image.info.get("icc_profile") or b"",
-        exif=exif_bytes if exif else b"",
-        xmp=xmp.encode() if isinstance(xmp, str) else xmp,
-    )
+def _in_coded_mode(image: Image.Image, icc_profile: bytes, notes: list[str]) -> tuple[Image.Image, bytes]:
+    """The image as L, LA, RGB or RGBA, and the profile of these colours, empty for sRGB; notes what is lost."""
+    target = ("L" if image.mode in _GREY_MODES else "RGB") + ("A" if image.has_transparency_data else "")
+    if image.mode in _OTHER_COLOUR_MODELS and icc_profile[16:20] != b"RGB ":  # such a profile is for after conversion
+        if icc_profile:
+            converted = _through_profile(image, icc_profile)
+            if converted is not None:
+                return converted, b""
+            notes.append(f"its colour profile cannot be used for {image.mode} and is left out; colours are approximate")
+        elif image.mode == "CMYK":
+            notes.append("it is CMYK without a colour profile; colours are approximate")
+        icc_profile = b""
+    return image if image.mode == target else image.convert(target), icc_profile
 
 
-def tiff_exif(tags: Image.Exif) -> Image.Exif:
-    """Exif as other formats have it, from the tags of a TIFF file, without those of its layout."""
-    exif = Image.Exif()
-    exif.update({tag: tags[tag] for tag in _TIFF_EXIF_TAGS if tag in tags})
-    for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        exif.get_ifd(ifd).update(tags.get_ifd(ifd))
-    return exif
+def _through_profile(image: Image.Image, icc_profile: bytes) -> Image.Image | None:
+    """The image in sRGB, None if its profile is damaged or of other colours."""
+    try:
+        return ImageCms.profileToProfile(
+            image, io.BytesIO(icc_profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
 
 
 def to_pil(planes: Planes) -> Image.Image:
@@ -284,7 +333,8 @@ def save_image(image: Image.Image, suffix: str) -> bytes:
     blocks: dict[str, Any] = {name: image.info[name] for name in ("icc_profile", "exif", "xmp") if name in image.info}
     if form == "TIFF" and "xmp" in blocks:  # a tag like those of Exif, for which Pillow has no option
         tags = Image.Exif()
-        tags.load(blocks.get("exif", b""))
+        with formats.picture_errors("the picture's Exif"):
+            tags.load(blocks.get("exif", b""))
         tags[_TIFF_XMP_TAG] = blocks.pop("xmp")
         blocks["exif"] = tags
     if form in _LOSSY:
@@ -295,6 +345,7 @@ def save_image(image: Image.Image, suffix: str) -> bytes:
     buffer = io.BytesIO()
     try:
         image.save(buffer, form, **blocks)
-    except (OSError, ValueError) as error:
-        raise ImageError(f"a {image.mode} image cannot be written as {form}: {error}; use .png") from error
+    except Exception as error:  # each writer has its own way to say so, most of all of damaged Exif
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"a {image.mode} image cannot be written as {form}: {reason}; use .png") from error
     return buffer.getvalue()

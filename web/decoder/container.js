@@ -18,19 +18,24 @@ export const DEFAULT_MAX_PIXELS = 128e6;
 const truncated = (wanted, found) =>
   new CodecError("TruncatedError", `the file should have ${wanted} bytes and has ${found}; it is cut short`);
 
-/** Check and read the header; sections are checked when they are read. Throws CodecError. */
-export function unpack(data, maxPixels = DEFAULT_MAX_PIXELS) {
+/** Bytes of fixed part, section table and header CRC; of the fixed part as long as that is not there. */
+export function headerBytes(data, maxPixels = DEFAULT_MAX_PIXELS) {
+  if (data.length < FIXED_BYTES) return FIXED_BYTES;
+  const { version, metadata, alpha, width, height, tile } = unpackFixed(data, maxPixels);
+  const tiles = Math.ceil(width / tile) * Math.ceil(height / tile);
+  return FIXED_BYTES + SECTION_BYTES * (metadata + alpha) + TILE_BYTES * tiles * version + 4;
+}
+
+/**
+ * Check and read the header; sections are checked when they are read. Throws CodecError.
+ *
+ * With `whole` the file must end where it should; else `checkEnd` is to be called when all of it is there.
+ */
+export function unpack(data, { maxPixels = DEFAULT_MAX_PIXELS, whole = true } = {}) {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  const header = unpackFixed(data, view);
-  const padded = (side) => Math.ceil(side / 64) * 64;
-  if (padded(header.width) * padded(header.height) > maxPixels) {
-    const size = `${header.width}×${header.height} px`;
-    throw new CodecError("TooLargeError", `the image has ${size}, with padding more than the limit of ${maxPixels}`);
-  }
+  const header = unpackFixed(data, maxPixels);
   const extra = [header.metadata, header.alpha];
-  const tiles = Math.ceil(header.width / header.tile) * Math.ceil(header.height / header.tile);
-  const firstTile = FIXED_BYTES + SECTION_BYTES * (extra[0] + extra[1]);
-  const tableEnd = firstTile + TILE_BYTES * tiles * header.version;
+  const tableEnd = headerBytes(data, maxPixels) - 4;
   if (data.length < tableEnd + 4) throw truncated(tableEnd + 4, data.length);
   if (crc32(data.subarray(0, tableEnd)) !== view.getUint32(tableEnd, true)) {
     throw corrupt("the checksum of the header is wrong");
@@ -47,15 +52,21 @@ export function unpack(data, maxPixels = DEFAULT_MAX_PIXELS) {
   [header.metadata, header.alpha] = extra.map((present) => (present ? section(SECTION_BYTES) : null));
   header.tiles = [];
   header.plain = [];
-  for (let tile = 0; tile < tiles; tile++) {
+  while (entry < tableEnd) {
     header.tiles.push(section(TILE_BYTES));
     if (header.version === 2) header.plain.push(section(TILE_BYTES));
   }
-  if (data.length < start) throw truncated(start, data.length);
-  if (data.length > start) throw corrupt(`the file should have ${start} bytes and has ${data.length}`);
+  header.sizeBytes = start;
+  if (whole) checkEnd(header, data.length);
   if (header.version === 2) checkAbsent(header);
   header.learned = header.model !== NO_MODEL || header.version === 1;
   return header;
+}
+
+/** Check that a file ends where its header says. */
+export function checkEnd({ sizeBytes }, length) {
+  if (length < sizeBytes) throw truncated(sizeBytes, length);
+  if (length > sizeBytes) throw corrupt(`the file should have ${sizeBytes} bytes and has ${length}`);
 }
 
 /** Every tile of version 2 has something, and what is absent leaves no trace. */
@@ -71,7 +82,8 @@ function checkAbsent({ tiles, plain, model, lossless }) {
   }
 }
 
-function unpackFixed(data, view) {
+function unpackFixed(data, maxPixels) {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
   if (!data.length || MAGIC.some((byte, i) => i < data.length && data[i] !== byte)) {
     throw new CodecError("NotYotoError", "this is not a .yoto file: it does not start with its magic bytes");
   }
@@ -88,6 +100,11 @@ function unpackFixed(data, view) {
     if (side < 1 || side > SIDE_MAX) throw corrupt(`the image has ${width}×${height} px`);
   }
   if (data[22] === 0) throw corrupt("the tile size is 0");
+  const padded = Math.ceil(width / 64) * Math.ceil(height / 64) * 64 ** 2;
+  if (padded > maxPixels) {
+    const size = `${width}×${height} px`;
+    throw new CodecError("TooLargeError", `the image has ${size}, with padding more than the limit of ${maxPixels}`);
+  }
   return {
     version: data[4],
     width,

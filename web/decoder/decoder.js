@@ -1,6 +1,6 @@
 // A `.yoto` file to pixels, part by part. Runs in a worker, but knows nothing of that.
 
-import { checkMetadata, readAlpha, readSection, unpack } from "./container.js";
+import { checkEnd, checkMetadata, headerBytes, readAlpha, readSection, unpack } from "./container.js";
 import { CodecError } from "./errors.js";
 import { areaOf, cut, Grid, isEmpty, onLatents } from "./grid.js";
 import { load, readTensors } from "./model.js";
@@ -41,24 +41,29 @@ export class Models {
   }
 }
 
-/** One file. Throws CodecError. */
+/** One file, whose bytes may still be coming. Throws CodecError. */
 export class Decoder {
-  static async open(data, models, { maxPixels } = {}) {
-    const header = unpack(data, maxPixels);
-    const model = header.learned ? await models.get(header.model) : null;
-    const decoder = new Decoder(data, header, model);
-    if (header.metadata) checkMetadata(data, header.metadata);
-    if (header.alpha) decoder.alpha = await readAlpha(data, header.alpha, header.width * header.height);
+  static async open(source, models, { maxPixels } = {}) {
+    const fixed = await source.upTo(headerBytes(new Uint8Array()));
+    const data = await source.upTo(headerBytes(fixed, maxPixels));
+    const header = unpack(data, { maxPixels, whole: source.ended });
+    source.limit = header.sizeBytes;
+    const decoder = new Decoder(source, header, header.learned ? await models.get(header.model) : null);
+    if (header.metadata) checkMetadata(await decoder.#bytesOf(header.metadata), header.metadata);
+    if (header.alpha) {
+      const bytes = await decoder.#bytesOf(header.alpha);
+      decoder.alpha = await readAlpha(bytes, header.alpha, header.width * header.height);
+    }
     return decoder;
   }
 
-  constructor(data, header, model) {
+  constructor(source, header, model) {
     this.grid = new Grid(header, model?.prior.config.margin_px ?? 0);
     const { bottom, right } = this.grid.tile(0);
     if (bottom * right > MAX_TILE_PX ** 2) {
       throw new CodecError("TooLargeError", `the file has tiles of ${right}×${bottom} px, more than ${MAX_TILE_PX}²`);
     }
-    Object.assign(this, { data, header }, model);
+    Object.assign(this, { source, header }, model);
     this.latents = new Map();
   }
 
@@ -83,6 +88,14 @@ export class Decoder {
     const pieces = jobs.flatMap(({ tile, box }) => Array.from(cut(box, PART_PX), (piece) => ({ tile, box: piece })));
     this.#countUses(pieces);
     for (const { tile, box } of pieces) yield await this.#part(tile, box);
+    if (!only) checkEnd(this.header, (await this.source.upTo(this.header.sizeBytes + 1)).length);
+  }
+
+  /** The file as far as a section of it. */
+  async #bytesOf({ start, length }) {
+    const data = await this.source.upTo(start + length);
+    if (data.length < start + length) checkEnd(this.header, data.length);
+    return data;
   }
 
   /** How many pieces need the latents of each tile, so that they are not held longer. */
@@ -113,8 +126,10 @@ export class Decoder {
     const [h, w] = [(outer.bottom - outer.top) / 16, (outer.right - outer.left) / 16];
     const yHat = new Float32Array(h * w * this.prior.config.M);
     const around = this.grid.touching(outer);
-    if (around.some((number) => !this.header.tiles[number].length)) this.#extend(tile, outer, yHat);
-    for (const number of around) if (this.header.tiles[number].length) this.#copyLatents(number, outer, yHat);
+    const learned = around.filter((number) => this.header.tiles[number].length);
+    for (const number of learned) await this.#holdLatents(number);
+    if (learned.length < around.length) this.#extend(tile, outer, yHat);
+    for (const number of learned) this.#copyLatents(number, outer, yHat);
     return (await this.synthesis).run(yHat, h, w, this.header.quality);
   }
 
@@ -125,15 +140,14 @@ export class Decoder {
     }
   }
 
-  #latentsOf(number) {
-    if (!this.latents.has(number)) this.latents.set(number, this.#decodeLatents(number));
-    return this.latents.get(number);
+  async #holdLatents(number) {
+    if (!this.latents.has(number)) this.latents.set(number, await this.#decodeLatents(number));
   }
 
   /** Fill `target`, the latents of `outer`, with a tile's, those beyond it being those at its nearest edge. */
   #extend(number, outer, target) {
     const { M } = this.prior.config;
-    const [source, box] = [this.#latentsOf(number), this.grid.tile(number)];
+    const [source, box] = [this.latents.get(number), this.grid.tile(number)];
     const columns = (box.right - box.left) / 16;
     let to = 0;
     for (let y = outer.top; y < outer.bottom; y += 16) {
@@ -149,7 +163,7 @@ export class Decoder {
   #copyLatents(number, outer, target) {
     const { grid } = this;
     const { M } = this.prior.config;
-    const [source, box] = [this.#latentsOf(number), grid.tile(number)];
+    const [source, box] = [this.latents.get(number), grid.tile(number)];
     const shared = grid.common(box, outer);
     const length = ((shared.right - shared.left) / 16) * M;
     const place = (y, x, { top, left, right }) => (((y - top) / 16) * ((right - left) / 16) + (x - left) / 16) * M;
@@ -163,7 +177,7 @@ export class Decoder {
     if (this.held?.number === number) return this.held.tile;
     const [section, name] = [this.header.plain[number], `the plain section of tile ${number}`];
     const { top, left, bottom, right } = this.grid.common(this.grid.tile(number), this.grid.picture);
-    const tile = await PlainTile.read(readSection(this.data, section, name), {
+    const tile = await PlainTile.read(readSection(await this.#bytesOf(section), section, name), {
       width: right - left,
       height: bottom - top,
       colour: this.header.colour,
@@ -175,10 +189,10 @@ export class Decoder {
     return tile;
   }
 
-  #decodeLatents(number) {
+  async #decodeLatents(number) {
     const [section, box] = [this.header.tiles[number], this.grid.tile(number)];
     const name = `tile ${number}`;
-    return this.prior.decode(readSection(this.data, section, name), {
+    return this.prior.decode(readSection(await this.#bytesOf(section), section, name), {
       h: (box.bottom - box.top) / 16,
       w: (box.right - box.left) / 16,
       quality: this.header.quality,

@@ -64,27 +64,29 @@ export class Prior {
 
   #setQuality(quality) {
     if (this.quality === quality) return;
-    this.quality = quality;
+    this.quality = null; // until all is there
     this.kernel.top = 0;
     const { M } = this.config;
-    [this.zIndex, this.norm, this.reciprocal] = ["z_index", "norm", "reciprocal"].map((name) => this.#at(name));
-    this.dense = Object.fromEntries(DENSE.map((name) => [name, this.#denseLayer(name)]));
+    [this.zIndex, this.norm, this.reciprocal] = ["z_index", "norm", "reciprocal"].map((name) => this.#at(name, quality));
+    this.dense = Object.fromEntries(DENSE.map((name) => [name, this.#denseLayer(name, quality)]));
     this.depthwise = Object.fromEntries(DEPTHWISE.map((name) => [name, this.#depthwiseLayer(name)]));
     const groups = (k, start) =>
-      Array.from({ length: 4 }, (_, g) => this.#denseLayer(`passes.${k}.head`, start + (g * M) / 4, M / 4));
+      Array.from({ length: 4 }, (_, g) => this.#denseLayer(`passes.${k}.head`, quality, start + (g * M) / 4, M / 4));
     this.means = Array.from({ length: PASSES }, (_, k) => groups(k, 0));
     this.indexes = Array.from({ length: PASSES }, (_, k) => groups(k, M));
     const contextBias = (_, k) => this.kernel.put(this.tensors[`passes.${k}.context_bias`]);
     this.contextBias = Array.from({ length: PASSES }, contextBias);
     this.mark = this.kernel.top;
+    this.quality = quality;
   }
 
-  /** A table's row at the quality. */
-  #at(name) {
+  /** A table's row at a quality. */
+  #at(name, quality) {
     const table = this.tensors[name];
-    const [columns, spacing] = [table.length / this.config.knots, Math.floor(QUALITY_MAX / (this.config.knots - 1))];
-    const knot = Math.min(Math.floor(this.quality / spacing), this.config.knots - 2);
-    const part = this.quality - knot * spacing;
+    const { knots } = this.config;
+    const [columns, spacing] = [table.length / knots, Math.floor(QUALITY_MAX / (knots - 1))];
+    const knot = Math.min(Math.floor(quality / spacing), knots - 2);
+    const part = quality - knot * spacing;
     return Float64Array.from({ length: columns }, (_, i) => {
       const [low, high] = [table[knot * columns + i], table[(knot + 1) * columns + i]];
       return Math.floor((low * (spacing - part) + high * part) / spacing);
@@ -92,8 +94,8 @@ export class Prior {
   }
 
   /** Weights as (in, out) for the given outputs. */
-  #denseLayer(name, start = 0, count = null) {
-    const [factor, bias] = [this.#at(`${name}.factor`), this.#at(`${name}.bias`)];
+  #denseLayer(name, quality, start = 0, count = null) {
+    const [factor, bias] = [this.#at(`${name}.factor`, quality), this.#at(`${name}.bias`, quality)];
     const { [`${name}.weight`]: weight, [`${name}.fold`]: fold, [`${name}.shift`]: shift } = this.tensors;
     const inputs = weight.length / factor.length;
     const outputs = count ?? factor.length;

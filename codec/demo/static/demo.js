@@ -1,17 +1,25 @@
 // The page: one picture, uploaded once; what the slider asks for is fetched, and answers that come too late are dropped.
 
+import * as view from "./view.js";
+
 const SLIDER_PAUSE_MS = 80; // as long as the slider moves faster than this, nothing is asked for
-const DIVIDER_STEP = 0.02; // of the view's width, per press of an arrow key
-const PEER_NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF" };
+const QUALITY_STEP = 0.02; // per press of a key
+const PREVIEW_FROM_PX = 1_000_000; // larger pictures show the visible part first
+const PREVIEW_SIDE_PX = 448; // of that part, at most: about a quarter of a second
+const EQUAL = 0.02; // sizes that differ by more are no fair comparison
+const PEER_NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF", jpegxl: "JPEG XL", heic: "HEIC" };
 
 const $ = (id) => document.getElementById(id);
-const state = { about: null, picture: null, divider: 0.5, request: new AbortController(), timer: 0 };
+const chosen = (name) => document.querySelector(`[name=${name}]:checked`).value;
+const state = { about: null, picture: null, request: new AbortController(), timer: 0 };
 
 // Words for numbers
 
 const count = new Intl.NumberFormat("en");
 const grouped = (value) => count.format(value);
 const decibels = (value) => (value === null ? "lossless" : `${value.toFixed(2)} dB`);
+const similarity = { "ms-ssim": (value) => value?.toFixed(4) ?? "–", ssimulacra2: (value) => value?.toFixed(1) ?? "–" };
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
 function size(bytes) {
   if (bytes < 1000) return [grouped(bytes), "B"];
@@ -34,7 +42,7 @@ async function ask(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Error("the server does not answer; is it still running?");
   }
-  const answer = await response.json();
+  const answer = await response.json().catch(() => ({ error: "the server is busy; try again in a moment" }));
   if (!response.ok) {
     const error = new Error(answer.error);
     error.status = response.status;
@@ -43,14 +51,27 @@ async function ask(path, options = {}) {
   return answer;
 }
 
-const address = (what, form) => `pictures/${state.picture.id}/${what}?quality=${$("quality").value}&form=${form}`;
+/** Where a file's figures, its picture or itself are; `setting` adds to quality and effort. */
+function address(what, setting = {}) {
+  const query = new URLSearchParams({ quality: $("quality").value, effort: chosen("effort"), ...setting });
+  return `pictures/${state.picture.id}/${what}?${query}`;
+}
 
 async function loadImage(path, description, signal) {
   const image = new Image();
   image.alt = description;
   image.draggable = false;
   image.src = path;
-  await image.decode();
+  const stop = () => (image.src = "");
+  signal.addEventListener("abort", stop);
+  try {
+    await image.decode();
+  } catch {
+    signal.throwIfAborted();
+    throw new Error("the server sent no picture; try again");
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
   signal.throwIfAborted();
   return image;
 }
@@ -100,20 +121,21 @@ async function open(name, upload) {
 
 function showPicture() {
   const { picture, name, original } = state;
+  const viewed = Boolean(picture.yoto);
   $("source").textContent = `${name} · ${picture.width} × ${picture.height} px · ${size(picture.bytes).join(" ")}`;
   document.title = `${name} – yoto-codec`;
-  for (const part of document.querySelectorAll("#coding, #comparing")) part.hidden = Boolean(picture.yoto);
-  $("quality").disabled = Boolean(picture.yoto);
-  $("canvas").classList.toggle("transparent", picture.alpha);
-  $("right").replaceChildren(original);
-  $("left").replaceChildren();
-  for (const part of ["divider", "left-name", "right-name", "download"]) $(part).hidden = Boolean(picture.yoto);
-  $("third").textContent = picture.yoto ? "Quality" : "PSNR";
-  layOut();
+  for (const part of document.querySelectorAll("#coding, #comparing, .coded, .name, #download")) part.hidden = viewed;
+  $("quality").disabled = viewed;
+  $("third").textContent = viewed ? "Quality" : "PSNR";
+  $("left-name").textContent = "Original";
+  $("right-name").textContent = "yoto";
+  view.show("left", viewed ? null : original);
+  view.show("right", viewed ? original : original.cloneNode());
+  view.showPicture(picture.width, picture.height, picture.alpha);
 }
 
 function showFile() {
-  const { picture, name } = state;
+  const { picture } = state;
   setFigure("bytes", ...size(picture.bytes));
   setFigure("bpp", picture.yoto.bpp.toFixed(3), "bpp");
   setFigure("psnr", picture.yoto.quality.toFixed(3));
@@ -135,7 +157,7 @@ function changed() {
   const signal = restart();
   $("quality-value").textContent = Number($("quality").value).toFixed(3);
   $("figures").classList.add("stale");
-  $("table").classList.add("stale");
+  $("duel").classList.add("stale");
   state.timer = setTimeout(async () => {
     $("busy").hidden = false;
     try {
@@ -160,59 +182,104 @@ async function recode(signal) {
 }
 
 async function code(signal) {
-  const against = document.querySelector("[name=against]:checked").value;
-  const ours = await ask(address("encode", "yoto"), { signal });
-  const decoded = await loadImage(address("decoded.png", "yoto"), "Decoded from the .yoto file", signal);
-  showOurs(ours, decoded);
+  const { width, height } = state.picture;
+  if (width * height > PREVIEW_FROM_PX) await preview(signal);
+  const ours = await ask(address("encode"), { signal });
+  const decoded = await loadImage(address("decoded.png"), "Decoded from the .yoto file", signal);
+  showOurs(ours);
+  showSides(["Original", state.original], [`yoto · ${decibels(ours.psnr_db)}`, decoded]);
+  const against = chosen("against");
   if (against === "original") {
-    showSides("Original", ours, state.original);
-    $("table").hidden = true;
-    $("verdict").textContent = "";
-    return;
-  }
-  const peer = await ask(address("encode", against), { signal });
-  const image = await loadImage(address("decoded.png", against), `Decoded from ${PEER_NAMES[against]}`, signal);
-  showSides(`${PEER_NAMES[against]} · ${decibels(peer.psnr_db)}`, ours, image);
-  showPeer(PEER_NAMES[against], ours, peer);
+    $("duel").hidden = true;
+    judge([{}], signal);
+  } else await duel(against, signal);
 }
 
-function showOurs(ours, decoded) {
-  const { width, height, alpha } = state.picture;
-  $("right").replaceChildren(decoded);
+// Much of a picture is not needed to see what a quality does.
+async function preview(signal) {
+  const part = view.visiblePart(PREVIEW_SIDE_PX);
+  const region = `${part.x},${part.y},${part.width},${part.height}`;
+  const figures = await ask(address("encode", { region }), { signal });
+  const image = await loadImage(address("decoded.png", { region }), "A part, decoded", signal);
+  view.showPart(part, image);
+  $("right-name").textContent = "yoto · a part";
+  const [value, unit] = size((figures.bpp * state.picture.width * state.picture.height) / 8);
+  setFigure("bytes", `≈${value}`, unit);
+  setFigure("bpp", `≈${figures.bpp.toFixed(2)}`, "bpp");
+  setFigure("psnr", ...decibels(figures.psnr_db).split(" "));
+  $("ratio").textContent = "The outlined part; the whole follows.";
+}
+
+function showOurs(ours) {
+  const { width, height, alpha, bytes, sample } = state.picture;
   setFigure("bytes", ...size(ours.bytes));
   setFigure("bpp", ours.bpp.toFixed(3), "bpp");
   setFigure("psnr", ...decibels(ours.psnr_db).split(" "));
-  const times = (3 + alpha) * width * height / ours.bytes;
-  $("ratio").textContent = `${grouped(ours.bytes)} bytes, ${times.toFixed(times < 10 ? 1 : 0)} times smaller than raw.`;
+  const saved = 1 - ours.bytes / bytes;
+  setFigure("saved", sample ? "–" : saved < 0 ? `−${percent(-saved)}` : percent(saved));
+  for (const id of Object.keys(similarity)) setFigure(id, "…");
+  const times = ((3 + alpha) * width * height) / ours.bytes;
+  const upload = sample ? "" : `; the upload has ${grouped(bytes)}`;
+  $("ratio").textContent =
+    `${grouped(ours.bytes)} bytes${upload}. ${times.toFixed(times < 10 ? 1 : 0)} times smaller than raw.`;
   $("figures").classList.remove("stale");
-  setDownload("download", address("file", "yoto"), "yoto");
-  setDownload("download-png", address("decoded.png", "yoto"), "png");
+  setDownload("download", address("file"), "yoto");
+  setDownload("download-png", address("decoded.png"), "png");
 }
 
-function showSides(leftName, ours, left) {
-  $("left").replaceChildren(left);
+function showSides([leftName, left], [rightName, right]) {
+  view.show("left", left);
+  view.show("right", right);
   $("left-name").textContent = leftName;
-  $("right-name").textContent = `yoto · ${decibels(ours.psnr_db)}`;
-  cut();
+  $("right-name").textContent = rightName;
 }
 
-function showPeer(name, ours, peer) {
-  const rows = $("table").tBodies[0].rows;
-  $("peer").cells[0].textContent = `${name}, quality ${peer.quality}`;
-  for (const [row, figures] of [[rows[0], ours], [rows[1], peer]]) {
-    row.cells[1].textContent = grouped(figures.colour_bytes);
-    row.cells[2].textContent = (8 * figures.colour_bytes / state.picture.width / state.picture.height).toFixed(3);
-    row.cells[3].textContent = decibels(figures.psnr_db);
+/** A format's file that is nearest in size, and ours made as large as that. */
+async function duel(peer, signal) {
+  const name = PEER_NAMES[peer];
+  const settings = [{ against: peer }, { form: peer }];
+  const theirs = await ask(address("encode", settings[1]), { signal });
+  const ours = await ask(address("encode", settings[0]), { signal });
+  const left = await loadImage(address("decoded.png", settings[1]), `Decoded from ${name}`, signal);
+  const right = await loadImage(address("decoded.png", settings[0]), "Decoded from a .yoto file of as many bytes", signal);
+  showSides([`${name} · ${decibels(theirs.psnr_db)}`, left], [`yoto · ${decibels(ours.psnr_db)}`, right]);
+  showDuel(name, ours, theirs);
+  judge([{}, ...settings], signal);
+}
+
+function showDuel(name, ours, theirs) {
+  $("peer").textContent = name;
+  for (const [column, figures] of [[1, ours], [2, theirs]]) {
+    $("duel-bytes").cells[column].textContent = grouped(figures.colour_bytes);
+    $("duel-psnr").cells[column].textContent = decibels(figures.psnr_db);
+    for (const id of Object.keys(similarity)) $(`duel-${id}`).cells[column].textContent = "…";
   }
-  $("table").hidden = false;
-  $("table").classList.remove("stale");
-  const gain = ours.psnr_db === null || peer.psnr_db === null ? null : ours.psnr_db - peer.psnr_db;
-  const sign = gain < 0 ? "below" : "above";
-  let verdict = gain === null ? "" : `yoto is ${Math.abs(gain).toFixed(2)} dB ${sign} ${name}.`;
-  if (!peer.fits) verdict = `${name} has no file this small: its smallest is shown. ${verdict}`;
-  if (ours.colour_bytes < ours.bytes) verdict += " Alpha and metadata are not counted.";
+  $("duel").hidden = false;
+  $("duel").classList.remove("stale");
+  const gain = ours.psnr_db === null || theirs.psnr_db === null ? null : ours.psnr_db - theirs.psnr_db;
+  const apart = ours.colour_bytes / theirs.colour_bytes - 1;
+  const fair = Math.abs(apart) <= EQUAL;
+  let verdict = gain === null ? "" : `yoto is ${Math.abs(gain).toFixed(2)} dB ${gain < 0 ? "below" : "above"} ${name}.`;
+  if (!fair) verdict = `No two files of equal size: yoto’s has ${percent(Math.abs(apart))} ${apart < 0 ? "fewer" : "more"} bytes.`;
   $("verdict").textContent = verdict;
-  $("verdict").classList.toggle("ahead", gain > 0);
+  $("verdict").classList.toggle("ahead", fair && gain > 0);
+  const whole = state.picture.alpha ? " Alpha is not counted." : "";
+  $("terms").textContent =
+    `${theirs.encoder}, quality ${theirs.quality}: its size nearest to the file above. ` +
+    `${ours.encoder}, quality ${ours.quality.toFixed(3)}: made as large.${whole}`;
+}
+
+/** Fill in, one after the other, what takes longer: of the file, and of the two that are compared. Nothing waits for it. */
+async function judge(settings, signal) {
+  for (const [column, setting] of settings.entries()) {
+    const found = await ask(address("metrics", setting), { signal }).catch(() => ({}));
+    if (signal.aborted) return;
+    for (const [id, words] of Object.entries(similarity)) {
+      const text = words(found[id.replace("-", "_")]);
+      if (column) $(`duel-${id}`).cells[column].textContent = text;
+      else setFigure(id, text);
+    }
+  }
 }
 
 function setDownload(id, path, suffix) {
@@ -220,71 +287,9 @@ function setDownload(id, path, suffix) {
   $(id).download = `${state.name.replace(/ \(sample\)$|\.[^.]*$/, "")}.${suffix}`;
 }
 
-// The view: zoom and divider
-
-function layOut() {
-  if (!state.picture) return;
-  const { width, height } = state.picture;
-  const zoom = document.querySelector("[name=zoom]:checked").value;
-  const style = getComputedStyle($("scroller"));
-  const room = [
-    $("view").clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight),
-    $("view").clientHeight - parseFloat(style.paddingTop) - parseFloat(style.paddingBottom),
-  ];
-  const scale = zoom === "fit" ? Math.min(room[0] / width, room[1] / height) : Number(zoom) / devicePixelRatio;
-  $("canvas").style.width = `${Math.max(1, Math.floor(width * scale))}px`;
-  $("canvas").style.height = `${Math.max(1, Math.floor(height * scale))}px`;
-  $("canvas").classList.toggle("enlarged", scale * devicePixelRatio >= 2);
-  cut();
-}
-
-// The left picture is cut where the divider stands, wherever the two are scrolled to.
-function cut() {
-  const x = state.divider * $("view").clientWidth;
-  $("divider").style.left = `${x}px`;
-  $("divider").setAttribute("aria-valuenow", Math.round(100 * state.divider));
-  const box = $("canvas").getBoundingClientRect();
-  const kept = Math.min(box.width, Math.max(0, x + $("view").getBoundingClientRect().left - box.left));
-  $("left").style.clipPath = `inset(0 ${box.width - kept}px 0 0)`;
-}
-
-function moveDivider(fraction) {
-  state.divider = Math.min(1, Math.max(0, fraction));
-  cut();
-}
-
-$("divider").addEventListener("pointerdown", (event) => {
-  $("divider").setPointerCapture(event.pointerId);
-  $("divider").focus({ focusVisible: false });
-  event.preventDefault();
-});
-$("divider").addEventListener("pointermove", (event) => {
-  if (!$("divider").hasPointerCapture(event.pointerId)) return;
-  const box = $("view").getBoundingClientRect();
-  moveDivider((event.clientX - box.left) / box.width);
-});
-$("divider").addEventListener("keydown", (event) => {
-  const positions = {
-    ArrowLeft: state.divider - DIVIDER_STEP,
-    ArrowDown: state.divider - DIVIDER_STEP,
-    ArrowRight: state.divider + DIVIDER_STEP,
-    ArrowUp: state.divider + DIVIDER_STEP,
-    PageDown: state.divider - 5 * DIVIDER_STEP,
-    PageUp: state.divider + 5 * DIVIDER_STEP,
-    Home: 0,
-    End: 1,
-  };
-  if (!(event.key in positions)) return;
-  moveDivider(positions[event.key]);
-  event.preventDefault();
-});
-$("scroller").addEventListener("scroll", cut);
-$("zoom").addEventListener("change", layOut);
-new ResizeObserver(layOut).observe($("view"));
-
 // What the user does
 
-for (const [id, event] of [["quality", "input"], ["against", "change"]]) {
+for (const [id, event] of [["quality", "input"], ["effort", "change"], ["against", "change"]]) {
   $(id).addEventListener(event, () => {
     hideError();
     changed();
@@ -295,6 +300,17 @@ $("open").addEventListener("click", () => $("file").click());
 $("file").addEventListener("change", () => {
   if ($("file").files.length) openFile($("file").files[0]);
   $("file").value = ""; // so that the same file can be opened again
+});
+addEventListener("paste", ({ clipboardData }) => {
+  if (state.about && clipboardData.files.length) openFile(clipboardData.files[0]);
+});
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const step = { "[": -QUALITY_STEP, "]": QUALITY_STEP }[event.key];
+  if (step && !$("quality").disabled) {
+    $("quality").value = Number($("quality").value) + step;
+    $("quality").dispatchEvent(new Event("input"));
+  } else if (event.key.toLowerCase() === "o" && !$("open").disabled) $("file").click();
 });
 $("error").lastElementChild.addEventListener("click", hideError);
 
