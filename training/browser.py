@@ -20,8 +20,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from codec.network import integer
-from codec.network.config import MARGIN_PX
+from codec.network.layout import feature_unit
+from codec.network.torch_backend import build
 from codec.network.transforms import Transforms
 from codec.network.weights import Weights, load
 
@@ -76,15 +76,15 @@ def halved(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def integers_file(weights: Weights) -> bytes:
     """The tensors of the entropy model, and what of the config a decoder must know."""
-    tensors = {name: tensor.numpy() for name, tensor in weights.integers.items()}
+    tensors = weights.integers
     config = {
         "M": weights.config.M,
         "Z": weights.config.Z,
         "D": weights.config.D,
-        "knots": integer.KNOTS,
+        "knots": weights.config.knots,
         "scales_levels": len(tensors["tables.radii"]),
-        "feature_limit": integer.FEATURE_LIMIT,
-        "margin_px": MARGIN_PX,
+        "feature_limit": feature_unit(weights.config).high,
+        "margin_px": weights.config.margin_px,
     }
     return safetensors.numpy.save(tensors, metadata={"config": json.dumps(config)})
 
@@ -96,7 +96,7 @@ def write(folder: Path, path: Path | None = None) -> list[Path]:
     name = weights.model_id.hex()
     files = {
         folder / f"{name}.safetensors": integers_file(weights),
-        folder / f"{name}.onnx": synthesis_graph(weights.transforms).SerializeToString(),
+        folder / f"{name}.onnx": synthesis_graph(build(weights.config, weights.floats)).SerializeToString(),
     }
     for file, data in files.items():
         file.write_bytes(data)
