@@ -61,9 +61,10 @@ def test_complexity_counts_the_real_graph(codec: Codec) -> None:
     counts = complexity(codec, 128, 192)
     config = codec.weights.config
     n, m, d = config.N, config.M, config.D
-    block = (9 * n + n * 2 * n + n * n) / 64
+    fine = 48 + config.extra
+    blocks = config.analysis_blocks * (9 * fine + 3 * fine**2) / 16 + config.analysis_coarse * (9 * n + 3 * n**2) / 64
     lapped = 3 * 2 * 16
-    g_a = 192 * n / 64 + block + 4 * n * m / 256
+    g_a = blocks + 4 * fine * n / 64 + 4 * n * m / 256
     # The 8 px at each edge are not filtered.
     assert g_a < 1e3 * counts["encode_fast"]["g_a"] < g_a + lapped + 1.0
     assert counts["encode_fast"][ENTROPY] == counts["decode"][ENTROPY]
