@@ -33,7 +33,6 @@ def readme_text(summary: Summary) -> str:
     curve, bd = curve_table(summary), bd_table(summary)
     rows = [row for row in bd.rows if not row[0].endswith("†") or row[0].removesuffix(" †") in NAMED]
     parts = [
-        f"![PSNR over bits per pixel]({FIGURE})",
         f"{conditions(summary)} All tables: [`benchmarks/RESULTS.md`](benchmarks/RESULTS.md).",
         markdown(Table(curve.head, curve.rows[::2])),
         "BD-rate: percent more bits than the reference at equal PSNR (negative: fewer). † is a published curve, the"
@@ -50,6 +49,7 @@ def results_text(summary: Summary) -> str:
     parts = [
         "# Results",
         "Written by `python -m benchmarks.readme` from the files in [`results`](results).",
+        f"![PSNR over bits per pixel]({FIGURE.removeprefix('benchmarks/')})",
         conditions(summary),
         markdown(curve_table(summary)),
         *bd_text(summary),

@@ -385,5 +385,6 @@ def test_readme_and_results_page_hold_the_committed_results() -> None:
     section = readme.readme_text(summary)
     assert text == readme.replaced(text, section), "run python -m benchmarks.readme"
     assert readme.RESULTS_PAGE.read_text() == readme.results_text(summary), "run python -m benchmarks.readme"
+    assert f"]({readme.FIGURE})" in text
     assert (readme.README.parent / readme.FIGURE).is_file()
     assert len(section.splitlines()) <= readme.README_MAX_LINES

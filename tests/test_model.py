@@ -16,7 +16,7 @@ from codec.network.model import YotoModel
 from codec.network.prior import from_phases, of_pass, to_phases
 from codec.network.transforms import Transforms
 from training.init import init_from_images
-from training.loss import ConditionalLoss
+from training.loss import codec_objective
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_shapes(model, count, height, width):
 def test_every_parameter_gets_a_gradient():
     model = make_model()
     x, units = batch(4, 128), torch.tensor([[0.1], [0.4], [0.7], [1.0]])
-    ConditionalLoss()(model(x, 2.0 * units - 1.0), x, units).loss.backward()
+    codec_objective(model.config)(model(x, 2.0 * units - 1.0), x, units).loss.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())

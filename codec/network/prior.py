@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ from codec.network.layers import (
 )
 from codec.network.layout import prior_layers
 from codec.network.transforms import context_features
+
+Quantiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def to_phases(x: Tensor) -> Tensor:
@@ -123,8 +127,15 @@ class Prior(nn.Module):
         scales = self.scale_of(self.config.z_index_start + self.z_index(cond))[:, :, None, None]
         return gaussian_bits(perturb(z, noise), scales).sum(dim=(1, 2, 3))
 
-    def forward(self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
-        """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,)."""
+    def forward(
+        self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool, quantise: Quantiser | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,).
+
+        Args:
+            quantise: makes symbols of residuals and their deviations, (4, B, h·w/4, M/4), instead of rounding them;
+                then `noise` has no effect.
+        """
         hyper = self.h_s(z_hat, cond)
         height, width = y.shape[2:]
         latents = to_phases(y).reshape(4, len(y), -1, PASSES, y.shape[1] // PASSES)  # (4, B, h·w/4, PASSES, M/4)
@@ -139,8 +150,10 @@ class Prior(nn.Module):
             mean = clipped(mean) * scale
             residual = torch.stack([latents[phase, :, :, (k + phase) % PASSES] for phase in range(4)]) - mean
             sigma = self.scale_of(index + torch.log(scale / self.config.scales_min) / self.config.scales_step)
-            bits = bits + gaussian_bits(perturb(residual, noise), sigma).sum(dim=(0, 2, 3))
-            decoded.append(round_ste(residual) + mean)
+            symbols = quantise(residual, sigma) if quantise else round_ste(residual)
+            priced = symbols if quantise else perturb(residual, noise)
+            bits = bits + gaussian_bits(priced, sigma).sum(dim=(0, 2, 3))
+            decoded.append(symbols + mean)
             if k + 1 < PASSES:
                 features = context_features(self.config, decoded[k], scale, -1).flatten(1, 2)
                 seen = (features @ of_pass(self.embed.weight, k, 2).mT).reshape(*residual.shape[:3], -1)
