@@ -98,7 +98,7 @@ def complexity(codec: Codec, height: int = HEIGHT, width: int = WIDTH) -> dict[s
 def main(weights: Path | None, compressai_python: Path | None, output: Path | None) -> None:
     """Print kMAC per pixel of each part of the codec, and of CompressAI's models."""
     try:
-        codec = Codec(weights)
+        codec = Codec(weights, backend="torch")
         report: dict[str, Any] = {"command": command("benchmarks.complexity"), "versions": versions(OUR_PACKAGES)}
         report |= {"model": model(codec.weights), "width": WIDTH, "height": HEIGHT}
         report |= {"kmac_per_px": complexity(codec), "parameters": parameters(codec)}

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from codec.network.layout import feature_unit
 from codec.network.torch_backend import build
 from codec.network.transforms import Transforms
-from codec.network.weights import Weights, load
+from codec.network.weights import Weights, available, find, load
 
 OPSET = 18
 
@@ -89,8 +89,8 @@ def integers_file(weights: Weights) -> bytes:
     return safetensors.numpy.save(tensors, metadata={"config": json.dumps(config)})
 
 
-def write(folder: Path, path: Path | None = None) -> list[Path]:
-    """Write the two files of a model, by default of the one that is shipped."""
+def write(folder: Path, path: Path) -> list[Path]:
+    """Write the two files of a model."""
     weights = load(path)
     folder.mkdir(parents=True, exist_ok=True)
     name = weights.model_id.hex()
@@ -106,12 +106,13 @@ def write(folder: Path, path: Path | None = None) -> list[Path]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--weights", "path", type=click.Path(path_type=Path, exists=True), help="Default: those that are shipped."
+    "--weights", "path", type=click.Path(path_type=Path, exists=True), help="Default: all that are installed."
 )
 def main(folder: Path, path: Path | None) -> None:
-    """Write what the browser's decoder loads of a model."""
-    for file in write(folder, path):
-        click.echo(f"{file} {file.stat().st_size}")
+    """Write what the browser's decoder loads of models."""
+    for weights in [path] if path else map(find, available()):
+        for file in write(folder, weights):
+            click.echo(f"{file} {file.stat().st_size}")
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from codec.api import Codec
 from codec.decoder import Decoder
@@ -32,6 +33,7 @@ from codec.network.integer import IntArray, IntegerPrior
 from codec.network.layout import LATENT_BITS, LATENT_LIMIT, Z_LIMIT
 from codec.picture.image import Uint8Array, to_planes
 
+torch: Any = import_module("torch") if find_spec("torch") else None  # without it there is less to check
 EXPECTED_PATH = Path(__file__).parent.parent / "data" / "selftest.json"
 # Height and width of z, and quality: odd shapes, the knots of the tables over quality, and what lies between.
 Case = tuple[int, int, int]
@@ -157,6 +159,8 @@ def both(first: AbstractContextManager[object], second: AbstractContextManager[o
 
 def settings() -> list[Setting]:
     """Thread counts × back ends of this machine."""
+    if torch is None:
+        return [Setting("as it is", nullcontext)]
     most = max(2, torch.get_num_threads(), torch.get_num_interop_threads())
     return [
         Setting(
@@ -181,6 +185,8 @@ def check_integers(codec: Codec) -> Iterator[Check]:
         with setting.enter():
             yield Check(f"integers: {setting.name}, {dtype.__name__}", same(dtype))
     yield Check("integers: column-major inputs", same(np.float32, "F"))
+    if torch is None:
+        return
     with reduced_products():
         yield Check("integers: bfloat16 products allowed", same(np.float32))
     with torch.autocast("cpu", torch.bfloat16):
@@ -221,12 +227,19 @@ def latents(codec: Codec, data: bytes) -> list[npt.NDArray[np.integer]]:
 
 def check_files(codec: Codec) -> Iterator[Check]:
     """Files that change hands: between settings of the CPU, and between CPU and GPU if there is one."""
-    first, *_, last = settings()
+    every = settings()
+    first, last = every[0], every[-1]
+    here = Setting("", nullcontext)
+    if torch is not None and codec.backend == "onnx":
+        other = Codec(backend="torch")
+        yield Check("files: encoded with ONNX Runtime, decoded with torch", exchanged(codec, other, here, here))
+        yield Check("files: encoded with torch, decoded with ONNX Runtime", exchanged(other, codec, here, here))
+        codec = other
     for send, receive in ((first, last), (last, first)):
         name = f"files: encoded with {send.name}, decoded with {receive.name}"
         yield Check(name, exchanged(codec, codec, send, receive))
-    if torch.cuda.is_available():
-        gpu, here = Codec(device="cuda"), Setting("", nullcontext)
+    if torch is not None and torch.cuda.is_available():
+        gpu = Codec(device="cuda")
         yield Check("files: encoded on the GPU, decoded on the CPU", exchanged(gpu, codec, here, here))
         yield Check("files: encoded on the CPU, decoded on the GPU", exchanged(codec, gpu, here, here))
 
