@@ -32,6 +32,7 @@ p.note, figcaption { color: var(--quiet); font-size: .9rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; padding-left: .3rem; }
+th { white-space: normal; vertical-align: bottom; }
 tr.ours td { background: var(--ours); font-weight: 600; }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: .8rem; max-width: 42rem; }
 figure { margin: 0 0 .8rem; } img { width: 100%; display: block; }
