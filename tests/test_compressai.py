@@ -52,9 +52,7 @@ def theirs(masses) -> dict[str, list]:
 def test_likelihoods_are_those_of_gaussian_conditional(theirs):
     likelihoods = np.array(theirs["likelihoods"])
     ours = gaussian_bits(torch.tensor(RESIDUALS, dtype=torch.float32)[None, :], torch.tensor(SCALES)[:, None]).numpy()
-    near = (
-        np.abs(RESIDUALS)[None, :] <= 4.0 * np.array(SCALES)[:, None] + 0.5
-    )  # beyond, ours stands for the escape code
+    near = np.abs(RESIDUALS)[None, :] <= 4.0 * np.array(SCALES)[:, None] + 0.5  # beyond stands the escape
     assert near.sum() > 200
     assert np.abs(ours + np.log2(likelihoods))[near].max() < 0.01
 
