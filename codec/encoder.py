@@ -74,10 +74,10 @@ def encode_planes(
         else:
             found = search(model, plan.colour, grid, box, rate_point)
             tiles.append(pack_symbols(model, found, found.best(effort)))
-        plain.append(plan.section(planes.colour, box, masked=tiles[-1] != NOTHING, effort=effort))
+        plain.append(plan.section(planes.colour, number, box, masked=tiles[-1] != NOTHING, effort=effort))
         if progress:
             progress(number + 1, grid.rows * grid.columns)
-    return pack_planes(planes, rate_point, tile_px, model.id, tiles, plain)
+    return pack_planes(planes, rate_point, tile_px, model.id, tiles, plain, exact=not plan.drawn)
 
 
 def encode_lossless(
@@ -87,13 +87,13 @@ def encode_lossless(
     check_arguments(effort, tile_px)
     height, width = planes.colour.shape[:2]
     grid = Grid(height, width, tile_px, margin_px=0)
-    plan = Plan(np.ones(mask_shape(height, width), bool), planes.colour, {})
+    plan = Plan(np.ones(mask_shape(height, width), bool), planes.colour, {}, {})
     plain = []
-    for box in grid.tiles():
-        plain.append(plan.section(planes.colour, box, masked=False, effort=effort))
+    for number, box in enumerate(grid.tiles()):
+        plain.append(plan.section(planes.colour, number, box, masked=False, effort=effort))
         if progress:
             progress(len(plain), grid.rows * grid.columns)
-    return pack_planes(planes, QUALITY_MAX, tile_px, NO_MODEL, [NOTHING] * len(plain), plain)
+    return pack_planes(planes, QUALITY_MAX, tile_px, NO_MODEL, [NOTHING] * len(plain), plain, exact=True)
 
 
 def pack_planes(
@@ -103,8 +103,10 @@ def pack_planes(
     model_id: bytes,
     tiles: list[tuple[bytes, int]],
     plain: list[tuple[bytes, int]],
+    *,
+    exact: bool,
 ) -> bytes:
-    """The file of a picture, from what was made of its tiles."""
+    """The file of a picture, from what was made of its tiles; whether plain blocks are exact."""
     height, width, channels = planes.colour.shape
     learned = any(tile != NOTHING for tile in tiles)
     header = Header(
@@ -115,7 +117,7 @@ def pack_planes(
         channels == 3,
         planes.alpha is not None,
         tile_px,
-        lossless=not learned,
+        lossless=exact and not learned,
     )
     drawn = any(section != NOTHING for section in plain)
     return pack(header, tiles, planes.packed_alpha, planes.metadata, plain if drawn else ())
@@ -135,29 +137,31 @@ class Plan(NamedTuple):
     Attributes:
         plain: (⌈H / 32⌉, ⌈W / 32⌉).
         colour: the picture as the network shall see it, plain blocks filled smoothly.
+        drawn: pixels of tiles, by number, whose plain blocks are not exact.
         drafts: symbols of tiles, by number, as they are coded if nothing near them is plain.
     """
 
     plain: BoolArray
     colour: Uint8Array
+    drawn: dict[int, Uint8Array]
     drafts: dict[int, tuple[bytes, int]]
 
     def plain_in(self, box: Box) -> BoolArray:
         """The blocks of a rectangle, as far as the picture goes."""
         return self.plain[blocks(box)]
 
-    def section(self, colour: Uint8Array, box: Box, *, masked: bool, effort: int) -> tuple[bytes, int]:
+    def section(self, colour: Uint8Array, number: int, box: Box, *, masked: bool, effort: int) -> tuple[bytes, int]:
         """The plain section of a tile, and the CRC-32 of its pixels; nothing if it has no plain block."""
         mask = self.plain_in(box)
         if not mask.any():
             return NOTHING
-        inside = colour[box.top : box.bottom, box.left : box.right]
+        inside = self.drawn.get(number, colour[box.top : box.bottom, box.left : box.right])
         return pack_plain(PlainTile(inside, mask if masked else None), SLOW if effort >= SLOW_EFFORT else USUAL)
 
 
 def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: int, effort: int) -> Plan:
     """Decide which blocks of each tile are plain."""
-    plan = Plan(np.zeros(mask_shape(grid.height, grid.width), bool), colour, {})
+    plan = Plan(np.zeros(mask_shape(grid.height, grid.width), bool), colour, {}, {})
     lmbda = LMBDA_MIN * (LMBDA_MAX / LMBDA_MIN) ** (rate_point / QUALITY_MAX)
     for number, box in enumerate(grid.tiles()):
         inside = colour[box.top : box.bottom, box.left : box.right]
@@ -167,7 +171,10 @@ def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: i
             chosen = found.best(effort)
             plan.drafts[number] = pack_symbols(model, found, chosen)
             rows, columns = look.asked.shape
-            plan.plain[blocks(box)] = choose_plain(inside, look, found.costs(chosen)[:rows, :columns])
+            costs = found.costs(chosen)[:rows, :columns]
+            plan.plain[blocks(box)], pixels = choose_plain(inside, look, costs, lmbda)
+            if pixels is not inside:
+                plan.drawn[number] = pixels
     return plan._replace(colour=fill(colour, plan.plain, grid))
 
 
