@@ -27,7 +27,7 @@ from codec.app.files import STREAM, is_yoto, read_input, removed_when_stopped, w
 from codec.app.places import Plan, Task, UsageError, resolve
 from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
-from codec.errors import explain
+from codec.errors import CodecError, explain
 from codec.format.bitstream import QUALITY_MAX, Region, unpack
 
 if TYPE_CHECKING:
@@ -269,7 +269,10 @@ def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec])
 @one_line_errors
 def demo(output: Path, load: Callable[[], Codec]) -> None:
     """Encode and decode a picture that scikit-image brings along, at three qualities."""
-    import skimage.data
+    try:
+        import skimage.data
+    except ImportError as error:
+        raise CodecError("the picture comes with scikit-image: pip install 'yoto-codec[demo]'") from error
 
     from codec.metrics import psnr_db
     from codec.picture.image import save_image, to_pil, to_planes

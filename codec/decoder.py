@@ -9,13 +9,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from codec.errors import CorruptError, ModelMismatchError, TooLargeError
+from codec.errors import CorruptError, TooLargeError
 from codec.format.bitstream import MAX_TILE_PX, Header, Metadata, Region, read_alpha, read_metadata
 from codec.format.entropy import SymbolDecoder, integers_crc
 from codec.grid import Box, Grid, Progress
 from codec.network.backend import from_steps
 from codec.network.config import HYPER_STRIDE, LATENT_STRIDE
-from codec.network.integer import Z_LIMIT
+from codec.network.layout import Z_LIMIT
 from codec.network.loaded import LoadedModel
 from codec.picture.image import Planes, Uint8Array
 from codec.picture.plain import PlainTile, pixels_crc, unpack_plain
@@ -92,8 +92,8 @@ class Decoder(NamedTuple):
         cls, model: LoadedModel, header: Header, data: bytes, whole: bool = True, max_tile_px: int = MAX_TILE_PX
     ) -> Decoder:
         """ModelMismatchError, TooLargeError: this model, or anyone who minds memory, cannot decode the file."""
-        if header.model_id != model.id and header.kind not in ("plain", "lossless"):
-            raise ModelMismatchError(f"the file needs the weights {header.model_id.hex()}, loaded are {model.id.hex()}")
+        if header.kind not in ("plain", "lossless"):
+            model = model.of(header.model_id)
         grid = Grid(header.height, header.width, header.tile_px, model.margin_px)
         largest = grid.tile(0)
         if largest.height * largest.width > max_tile_px**2:

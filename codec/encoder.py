@@ -21,7 +21,7 @@ from codec.format.bitstream import (
 from codec.format.entropy import encode_symbols, integers_crc
 from codec.grid import Box, Grid, Progress
 from codec.network.backend import FloatArray, Look, from_steps
-from codec.network.config import LATENT_STRIDE, LMBDA_MAX, LMBDA_MIN
+from codec.network.config import LATENT_STRIDE
 from codec.network.integer import IntArray, TilePrior
 from codec.network.loaded import LoadedModel
 from codec.picture.image import Planes, Uint8Array
@@ -162,7 +162,7 @@ class Plan(NamedTuple):
 def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: int, effort: int) -> Plan:
     """Decide which blocks of each tile are plain."""
     plan = Plan(np.zeros(mask_shape(grid.height, grid.width), bool), colour, {}, {})
-    lmbda = LMBDA_MIN * (LMBDA_MAX / LMBDA_MIN) ** (rate_point / QUALITY_MAX)
+    lmbda = model.weights.config.lmbda(rate_point / QUALITY_MAX)
     for number, box in enumerate(grid.tiles()):
         inside = colour[box.top : box.bottom, box.left : box.right]
         look = survey(inside, lmbda)

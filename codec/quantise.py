@@ -19,7 +19,8 @@ import numpy.typing as npt
 from codec.format.entropy import LAST_SILENT_ROW, SymbolTables
 from codec.network.backend import FloatArray, from_steps
 from codec.network.config import PASSES
-from codec.network.integer import LATENT_BITS, LATENT_LIMIT, Z_LIMIT, IntArray, TilePrior
+from codec.network.integer import IntArray, TilePrior
+from codec.network.layout import LATENT_BITS, LATENT_LIMIT, Z_LIMIT
 
 RDO_LEVELS = 15
 # Second derivative of λ·255²·MSE, in bits, over a latent in quantiser steps, as `latent_gain` makes it.

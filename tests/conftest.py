@@ -18,7 +18,9 @@ from codec.network.model import YotoModel
 from training.export import freeze
 from training.init import init_from_images
 
-TINY = ModelConfig(N=32, M=32, Z=8, D=16, analysis_blocks=1, synthesis_blocks=1, cond_width=8)
+TINY = ModelConfig(
+    N=32, M=32, Z=8, D=16, cond_width=8, extra=16, analysis_blocks=1, synthesis_blocks=1, synthesis_coarse=1
+)
 CONDITIONED = ("film", "gain", "z_index", "project", "context_bias")  # what starts at zero
 
 settings.register_profile("reproducible", derandomize=True, database=None, deadline=None)

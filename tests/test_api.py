@@ -7,11 +7,10 @@ import json
 import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.torch
+import safetensors.numpy
 import torch
 from conftest import make_model, picture, reseal
 from PIL import Image
@@ -25,9 +24,8 @@ from codec.format.entropy import encode_symbols, integers_crc
 from codec.grid import Grid
 from codec.metrics import psnr_db
 from codec.network import weights
-from codec.network.config import LATENT_STRIDE, MARGIN_PX
-from codec.network.integer import LATENT_BITS, Z_LIMIT
-from codec.network.transforms import quality_to_lmbda
+from codec.network.config import LATENT_STRIDE, ModelConfig
+from codec.network.layout import LATENT_BITS, Z_LIMIT
 from training.export import freeze
 
 SIZES = [(1, 1), (1, 257), (257, 1), (64, 64), (65, 63), (130, 300)]  # height, width
@@ -107,7 +105,7 @@ def test_eight_threads_share_a_codec(weights_path):
 
 def test_analysis_of_a_tile_does_not_see_its_borders(codec):
     image = picture(300, 330)
-    grid = Grid(300, 330, 64, MARGIN_PX)
+    grid = Grid(300, 330, 64, ModelConfig.margin_px)
     whole = codec.model.backend.analyse(read_pixels(image, grid.padded), 2048)
     for box in grid.tiles():
         outer = grid.with_margin(box)
@@ -124,7 +122,7 @@ def test_effort_lowers_the_lagrangian(codec, quality, channels):
     def lagrangian(effort: int) -> float:
         data = codec.encode(image, quality, effort=effort)
         error = np.asarray(codec.decode(data), float).reshape(image.shape) - image
-        return 8 * len(data) + quality_to_lmbda(quality).item() * np.square(error).mean() * 200 * 280
+        return 8 * len(data) + codec.weights.config.lmbda(quality) * np.square(error).mean() * 200 * 280
 
     costs = [lagrangian(effort) for effort in range(3)]
     assert costs[1] < costs[0]
@@ -243,7 +241,7 @@ def test_metadata_is_stripped_on_request(codec):
 def test_file_of_another_model_is_a_mismatch(codec, tmp_path):
     model = make_model()
     path = tmp_path / "other.safetensors"
-    weights.save(path, model.config, freeze(model), {"origin": "the same weights with another card"})
+    weights.save(path, dataclasses.replace(model.config, lmbda_max=0.3), freeze(model), {})
     other = Codec(path)
     with pytest.raises(ModelMismatchError, match=other.weights.model_id.hex()):
         codec.decode(other.encode(picture(64, 64)))
@@ -343,10 +341,11 @@ def test_weights_come_back_as_saved(model, weights_path):
     assert loaded.model_id == bytes.fromhex(loaded.sha256)[:6]
     frozen = freeze(model)
     assert set(loaded.integers) == {name for name in frozen if not name.startswith("transforms.")}
-    assert all(torch.equal(tensor, frozen[name]) for name, tensor in loaded.integers.items())
-    for name, tensor in loaded.transforms.state_dict().items():
-        assert tensor.dtype == torch.float32
-        assert torch.equal(tensor, frozen[f"transforms.{name}"].float())
+    assert all(np.array_equal(tensor, frozen[name]) for name, tensor in loaded.integers.items())
+    assert set(loaded.floats) == set(model.transforms.state_dict())
+    for name, tensor in loaded.floats.items():
+        assert tensor.dtype == np.float32
+        np.testing.assert_array_equal(tensor, frozen[f"transforms.{name}"])
 
 
 def test_missing_weights(tmp_path):
@@ -371,16 +370,15 @@ def test_pickled_weights_are_refused(model, tmp_path, dump):
         Codec(path)
 
 
-def test_anything_but_the_released_file_is_refused_in_its_place(weights_path, monkeypatch):
-    monkeypatch.setattr(weights, "DEFAULT_PATH", weights_path)
-    with pytest.raises(WeightsError, match="not the file that was released"):
+def test_anything_but_the_released_model_is_refused_in_its_place(weights_path, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    (tmp_path / f"{weights.DEFAULT_ID.hex()}.safetensors").write_bytes(weights_path.read_bytes())
+    with pytest.raises(WeightsError, match="not the model that was released"):
         weights.load()
-    monkeypatch.setattr(weights, "DEFAULT_SHA256", weights.load(weights_path).sha256)
-    assert weights.load().card == {"origin": "tests"}
 
 
-def first_cut(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor[1:].contiguous()
+def first_cut(tensor: np.ndarray) -> np.ndarray:
+    return tensor[1:]
 
 
 TAMPERED = {
@@ -388,13 +386,13 @@ TAMPERED = {
     "transform of another shape": ("transforms.g_a.head.weight", first_cut),
     "layer missing": ("h_s.up1.weight", None),
     "dense layer of another shape": ("h_s.up1.weight", first_cut),
-    "bias of another shape": ("passes.0.mix.bias", lambda t: t[:, 1:].contiguous()),
-    "too few knots": ("passes.0.mix.bias", lambda t: t[:1].contiguous()),
+    "bias of another shape": ("passes.0.mix.bias", lambda t: t[:, 1:]),
+    "too few knots": ("passes.0.mix.bias", lambda t: t[:1]),
     "depthwise layer of another shape": ("passes.1.spatial.weight", first_cut),
     "head of another shape": ("passes.3.head.weight", first_cut),
-    "norm of another shape": ("norm", lambda t: t[:, 4:].contiguous()),
-    "z_index of another shape": ("z_index", lambda t: t[:, 1:].contiguous()),
-    "floating-point layer": ("h_s.up1.weight", torch.Tensor.float),
+    "norm of another shape": ("norm", lambda t: t[:, 4:]),
+    "z_index of another shape": ("z_index", lambda t: t[:, 1:]),
+    "floating-point layer": ("h_s.up1.weight", lambda t: t.astype(np.float32)),
     "frequencies missing": ("tables.frequencies", None),
     "frequencies of another sum": ("tables.frequencies", lambda t: t + 1),
     "radii of another length": ("tables.radii", first_cut),
@@ -418,8 +416,8 @@ def test_tampered_weights(model, tmp_path, case):
 def test_tables_with_too_few_rows_are_refused(model, tmp_path):
     tensors = freeze(model)
     radii = tensors["tables.radii"]
-    tensors["tables.radii"] = radii[:-1].contiguous()
-    tensors["tables.frequencies"] = tensors["tables.frequencies"][: -(2 * int(radii[-1]) + 2)].contiguous()
+    tensors["tables.radii"] = radii[:-1]
+    tensors["tables.frequencies"] = tensors["tables.frequencies"][: -(2 * int(radii[-1]) + 2)]
     path = tmp_path / "rows.safetensors"
     weights.save(path, model.config, tensors, {})
     with pytest.raises(WeightsError, match="not a usable weights file"):
@@ -428,21 +426,21 @@ def test_tables_with_too_few_rows_are_refused(model, tmp_path):
 
 def test_row_of_z_beyond_the_tables_is_refused(model, tmp_path):
     path = tmp_path / "index.safetensors"
-    weights.save(path, model.config, freeze(model) | {"z_index": torch.full((33, model.config.Z), 64)}, {})
+    weights.save(path, model.config, freeze(model) | {"z_index": np.full((33, model.config.Z), 64, np.int32)}, {})
     with pytest.raises(WeightsError, match="not a usable weights file"):
         Codec(path)
 
 
 def test_unknown_tensor_of_the_transforms_is_refused(model, tmp_path):
     path = tmp_path / "more.safetensors"
-    weights.save(path, model.config, freeze(model) | {"transforms.more": torch.zeros(1)}, {})
+    weights.save(path, model.config, freeze(model) | {"transforms.more": np.zeros(1, np.float32)}, {})
     with pytest.raises(WeightsError, match="more"):
         Codec(path)
 
 
 NOTES = {
     "no notes": None,
-    "another format": {"format": "yoto-codec weights 2"},
+    "another format": {"format": "yoto-codec weights 1"},
     "no configuration": {"config": None},
     "configuration that is no JSON": {"config": "{"},
     "configuration that is no table": {"config": "[1]"},
@@ -450,6 +448,12 @@ NOTES = {
     "setting of another type": {"config": json.dumps({"N": "32"})},
     "another size": {"config": json.dumps({"N": 64})},
     "negative size": {"config": json.dumps({"N": -1})},
+    "negative count": {"config": json.dumps({"synthesis_blocks": -40})},
+    "too many blocks": {"config": json.dumps({"analysis_coarse": 40_000})},
+    "number that is none": {"config": json.dumps({"fine_scale": float("nan")})},
+    "unknown gate": {"config": json.dumps({"gate": "tanh"})},
+    "blocks that reach beyond the margin": {"config": json.dumps({"synthesis_blocks": 24})},
+    "knots that divide no quality": {"config": json.dumps({"knots": 34})},
     "card that is no JSON": {"card": "?"},
 }
 
@@ -460,14 +464,33 @@ def test_weights_with_other_notes(model, tmp_path, case):
     changes = NOTES[case]
     merged = {} if changes is None else {key: value for key, value in (notes | changes).items() if value is not None}
     path = tmp_path / "notes.safetensors"
-    path.write_bytes(safetensors.torch.save(freeze(model), metadata=merged))
+    path.write_bytes(safetensors.numpy.save(freeze(model), metadata=merged))
     with pytest.raises(WeightsError, match="not a usable weights file"):
         Codec(path)
 
 
-def test_a_flipped_bit_of_the_weights_changes_the_model_id(weights_path: Path, tmp_path):
-    data = bytearray(weights_path.read_bytes())
-    data[-1] ^= 1
-    path = tmp_path / "flipped.safetensors"
-    path.write_bytes(data)
-    assert weights.load(path).model_id != weights.load(weights_path).model_id
+def test_the_model_id_is_that_of_what_a_decoder_needs(model, weights_path, tmp_path):
+    def saved(tensors: dict[str, np.ndarray], config: ModelConfig = model.config) -> bytes:
+        path = tmp_path / "changed.safetensors"
+        weights.save(path, config, tensors, {"origin": "another card"})
+        return weights.load(path).model_id
+
+    own, tensors = weights.load(weights_path).model_id, freeze(model)
+    assert saved(tensors) == own
+    for name in ("g_a.head.weight", "h_a.tail.bias", "encoder_gain.bias"):
+        assert saved(tensors | {f"transforms.{name}": tensors[f"transforms.{name}"] * np.float16(0.5) + 1}) == own
+    for name in ("transforms.g_s.head.weight", "transforms.channel_std", "embed.bias", "z_index", "norm"):
+        assert saved(tensors | {name: tensors[name] * 0 + 1}) != own
+    assert saved(tensors, dataclasses.replace(model.config, lmbda_min=0.0009)) != own
+
+
+def test_a_file_of_another_installed_model_decodes(codec, weights_path, tmp_path, monkeypatch):
+    own = Codec()
+    data = codec.encode(picture(64, 64))
+    with pytest.raises(ModelMismatchError) as caught:
+        own.decode(data)
+    for there in (codec.weights.model_id, *weights.available()):
+        assert there.hex() in str(caught.value)
+    (tmp_path / f"{codec.weights.model_id.hex()}.safetensors").write_bytes(weights_path.read_bytes())
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    np.testing.assert_array_equal(own.decode(data), codec.decode(data))

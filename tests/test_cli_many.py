@@ -346,7 +346,7 @@ def large(folder: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("option", "target", "field", "tolerance"),
-    [("--target-bytes", 700, "bytes", 7), ("--target-bpp", 0.2, "bpp", 0.002), ("--target-psnr", 30, "psnr_db", 0.05)],
+    [("--target-bytes", 700, "bytes", 7), ("--target-bpp", 0.2, "bpp", 0.002), ("--target-psnr", 29, "psnr_db", 0.05)],
 )
 def test_target_is_met_and_the_quality_said(large, weights_path, codec, option, target, field, tolerance):
     options = (option, target, "--metrics", "--json", "--weights", weights_path)

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-import safetensors.torch
-import torch
+import safetensors.numpy
 from conftest import make_model
 
 from codec.api import Codec
 from codec.errors import WeightsError
 from codec.network import weights
+from codec.network.bounds import check_exact, largest_sum
+from codec.network.layout import prior_layers
 from training.export import freeze
 
 ROOT = Path(__file__).parent.parent
@@ -104,25 +106,25 @@ fuzz.main()
 # Weights files that once loaded and then failed at the first picture, or failed with another error.
 
 
-def refused(folder: Path, tensors: dict[str, torch.Tensor], config: dict[str, object]) -> str:
+def refused(folder: Path, tensors: dict[str, np.ndarray], config: dict[str, object]) -> str:
     """Why a weights file is refused."""
     notes = {"format": weights.FORMAT, "config": json.dumps(config), "card": "{}"}
     path = folder / "found.safetensors"
-    path.write_bytes(safetensors.torch.save(tensors, metadata=notes))
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=notes))
     with pytest.raises(WeightsError) as caught:
         Codec(path)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def as_column(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor[:, None].contiguous()
+def as_column(tensor: np.ndarray) -> np.ndarray:
+    return tensor[:, None]
 
 
-def set_first(value: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    def change(tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.clone()
-        tensor.view(-1)[0] = value
+def set_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(tensor: np.ndarray) -> np.ndarray:
+        tensor = tensor.copy()
+        tensor.flat[0] = value
         return tensor
 
     return change
@@ -132,12 +134,20 @@ def set_first(value: int) -> Callable[[torch.Tensor], torch.Tensor]:
 FOUND = {
     "shift beyond any power of two": ("h_s.up1.shift", set_first(-2_000_000), "h_s.up1.shift"),
     "negative fold": ("embed.fold", set_first(-1), "embed.fold"),
-    "weights that make sums inexact": ("passes.0.mix.weight", lambda t: torch.full_like(t, 32767), "passes.0.mix sums"),
+    "weights that make sums inexact": ("passes.0.mix.weight", lambda t: np.full_like(t, 32767), "passes.0.mix sums"),
     "bias of a depthwise layer as a column": ("passes.2.spatial.bias", as_column, "passes.2.spatial.bias"),
     "pass bias as a column": ("passes.1.context_bias", as_column, "passes.1.context_bias"),
     "pass bias beyond the accumulator": ("passes.1.context_bias", set_first(2**30), "embed sums"),
-    "bias of 64 bits": ("h_s.out.bias", torch.Tensor.long, "h_s.out.bias"),
-    "booleans": ("h_s.up2.weight", torch.Tensor.bool, "h_s.up2.weight"),
+    "bias of 64 bits": ("h_s.out.bias", lambda t: t.astype(np.int64), "h_s.out.bias"),
+    "depthwise weights that make sums inexact": (
+        "passes.0.spatial.weight",
+        lambda t: np.full_like(t, 32767),
+        "passes.0.spatial sums",
+    ),
+    "a transform that is not a number": ("transforms.g_s.head.weight", set_first(np.nan), "g_s.head.weight"),
+    "an infinite gain": ("transforms.encoder_gain.bias", set_first(np.inf), "encoder_gain.bias"),
+    "a transform in double": ("transforms.channel_std", lambda t: t.astype(np.float64), "channel_std"),
+    "booleans": ("h_s.up2.weight", lambda t: t.astype(bool), "h_s.up2.weight"),
 }
 
 
@@ -156,3 +166,17 @@ def test_weights_that_once_got_through(tmp_path, case):
 def test_settings_that_once_got_through(tmp_path, change):
     model = make_model()
     refused(tmp_path, freeze(model), dataclasses.asdict(model.config) | change)
+
+
+@pytest.mark.parametrize("name", ["h_s.out", "passes.2.spatial"])
+def test_sums_may_reach_the_last_exact_integer_and_no_further(tmp_path, name):
+    model = make_model()
+    tensors = freeze(model)
+    layer = prior_layers(model.config)[name]
+    tensors[f"{name}.weight"] = np.zeros_like(tensors[f"{name}.weight"])
+    bias = tensors[f"{name}.bias"] = np.zeros_like(tensors[f"{name}.bias"])
+    bias.flat[0] = 2**24 - 1
+    assert largest_sum(tensors, layer) == 2**24 - 1
+    check_exact({key: value for key, value in tensors.items() if not key.startswith("transforms.")}, model.config)
+    bias.flat[0] += 1
+    assert f"{name} sums" in refused(tmp_path, tensors, dataclasses.asdict(model.config))

@@ -14,9 +14,9 @@ from codec.network.config import LATENT_STRIDE, PASSES, ModelConfig
 from codec.network.layers import gaussian_bits
 from codec.network.model import YotoModel
 from codec.network.prior import from_phases, of_pass, to_phases
-from codec.network.transforms import quality_to_lmbda
+from codec.network.transforms import Transforms
 from training.init import init_from_images
-from training.loss import ConditionalLoss
+from training.loss import codec_objective
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_shapes(model, count, height, width):
 def test_every_parameter_gets_a_gradient():
     model = make_model()
     x, units = batch(4, 128), torch.tensor([[0.1], [0.4], [0.7], [1.0]])
-    ConditionalLoss()(model(x, 2.0 * units - 1.0), x, units).loss.backward()
+    codec_objective(model.config)(model(x, 2.0 * units - 1.0), x, units).loss.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
@@ -75,7 +75,7 @@ def test_fresh_network_at_quality_1_has_the_distortion_that_is_optimal_at_high_r
     """With R = -3/2 · log2 D bits per pixel, R + λ · 255² · D is least at this D."""
     x, condition = batch(2, 128), torch.ones(2, 1)
     mse = (fresh(x, condition, noise=False).x_hat - x).square().mean().item()
-    optimum = 3.0 / (2.0 * math.log(2.0) * quality_to_lmbda(1.0).item() * 255.0**2)
+    optimum = 3.0 / (2.0 * math.log(2.0) * ModelConfig.lmbda_max * 255.0**2)
     assert 10.0 * math.log10(mse / optimum) == pytest.approx(0.0, abs=0.1)
 
 
@@ -136,9 +136,12 @@ def test_a_pass_takes_its_group_at_each_phase():
 
 
 def test_quality_is_logarithmic_in_lmbda():
-    lmbda = quality_to_lmbda(torch.linspace(0.0, 1.0, 5))
-    torch.testing.assert_close(lmbda[1:] / lmbda[:-1], torch.full((4,), (0.2 / 0.0008) ** 0.25))
-    assert lmbda[0].item() == pytest.approx(0.0008)
+    quality = np.linspace(0.0, 1.0, 5)
+    lmbda = np.array([TINY.lmbda(q) for q in quality])
+    np.testing.assert_allclose(lmbda[1:] / lmbda[:-1], (0.2 / 0.0008) ** 0.25)
+    assert lmbda[0] == pytest.approx(0.0008)
+    condition = torch.tensor(2.0 * quality - 1.0, dtype=torch.float32)[:, None]
+    torch.testing.assert_close(Transforms(TINY).lmbda(condition)[:, 0], torch.tensor(lmbda, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("scale", np.geomspace(0.11, 256.0, 16))

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 from test_integer import reference
 
@@ -15,7 +14,6 @@ from codec.api import Codec, default_codec
 from codec.app import selftest
 from codec.app.selftest import CASES, SYMBOL_LIMIT, Setting, case_name, exchanged, golden_symbols, random_integers
 from codec.errors import CodecError, WeightsError
-from codec.network import integer
 from codec.network.integer import IntegerPrior
 
 
@@ -30,7 +28,7 @@ def test_this_machine_passes():
 def test_a_deviation_of_one_is_noticed(monkeypatch):
     honest = IntegerPrior._parameters
 
-    def off_by_one(self: IntegerPrior, k: int, features: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    def off_by_one(self: IntegerPrior, k: int, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         means, rows = honest(self, k, features)
         if k == 3:
             means[-1, -1, -1, -1] += 1
@@ -56,8 +54,8 @@ def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypa
     honest = receiver.model._build_prior
 
     def deviating(quality: int) -> IntegerPrior:
-        prior = honest(quality, integer.exact_dtype())
-        prior.context_bias[0] += 1 << 14
+        prior = honest(quality)
+        prior.context_bias[0] += 1 << 6
         return prior
 
     monkeypatch.setattr(receiver.model, "prior", deviating)
@@ -68,8 +66,8 @@ def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypa
 def test_digests_are_those_of_the_numpy_reference(case):
     """Means, rows and y_hat; the stream of symbols is held against constriction alone."""
     codec, (height, width, quality) = default_codec(), case
-    arrays = {key: tensor.numpy().astype(np.int64) for key, tensor in codec.weights.integers.items()}
-    z_index = IntegerPrior(codec.weights.integers, quality).z_index
+    arrays = {key: tensor.astype(np.int64) for key, tensor in codec.weights.integers.items()}
+    z_index = IntegerPrior(codec.weights.config, codec.weights.integers, quality).z_index
     z = golden_symbols(0, np.broadcast_to(z_index, (height, width, len(z_index))), 127)
     result = reference(arrays, quality, z, lambda k, rows: golden_symbols(k + 1, rows, SYMBOL_LIMIT).reshape(-1))
     seen = [array for pair in zip(result.means, result.rows, strict=True) for array in pair]

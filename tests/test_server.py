@@ -25,7 +25,7 @@ import uvicorn
 from conftest import picture, reseal
 from fastapi import HTTPException, Request
 from fastapi.testclient import TestClient
-from PIL import Image, ImageCms
+from PIL import EpsImagePlugin, Image, ImageCms
 from starlette.types import ASGIApp
 from test_cli import assert_fails, run
 
@@ -263,6 +263,12 @@ def test_refuses_bad_files(client, codec):
     assert_refused(client.post("/pictures", content=reseal(bytes(other))), 400, "needs the weights")
 
 
+def test_opens_formats_of_a_list_alone(client, monkeypatch):
+    """Never EPS, for which Pillow starts Ghostscript."""
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    assert_refused(client.post("/pictures", content=file_of(picture(20, 20), "EPS")), 400, "not an image")
+
+
 def test_refuses_16_bit_pictures(client):
     assert_refused(client.post("/pictures", content=file_of(Image.new("I;16", (9, 9)))), 400, "I;16")
 
@@ -341,7 +347,7 @@ def test_every_answer_is_guarded(client, path):
     headers = client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in headers["content-security-policy"]
-    assert "unsafe" not in headers["content-security-policy"]
+    assert "'unsafe" not in headers["content-security-policy"]  # but 'wasm-unsafe-eval': no script can be made of text
     assert "access-control-allow-origin" not in headers
 
 

@@ -20,12 +20,12 @@ from codec.encoder import Search, read_pixels
 from codec.errors import CodecError, CorruptError, ModelMismatchError, TooLargeError, TruncatedError
 from codec.format.bitstream import unpack
 from codec.grid import Box, Grid
-from codec.network.config import MARGIN_PX
+from codec.network.config import ModelConfig
 from codec.quantise import CURVATURE
 
 HEIGHT, WIDTH, TILE_PX = 330, 400, 128  # 3×4 tiles
 COLUMNS = 4
-GRID = Grid(HEIGHT, WIDTH, TILE_PX, MARGIN_PX)
+GRID = Grid(HEIGHT, WIDTH, TILE_PX, ModelConfig.margin_px)
 REGIONS = [
     (0, 0, WIDTH, HEIGHT),
     (0, 0, 1, 1),
@@ -76,7 +76,7 @@ def crop(whole: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
 @pytest.mark.parametrize("tile_px", [64, 128, 1024])
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (64, 65), (400, 330), (1025, 130)])
 def test_tiles_cover_the_padded_image_once(width, height, tile_px):
-    grid = Grid(height, width, tile_px, MARGIN_PX)
+    grid = Grid(height, width, tile_px, ModelConfig.margin_px)
     covered = np.zeros((-(-height // 64) * 64, -(-width // 64) * 64), int)
     for box in grid.tiles():
         assert box.height % 64 == box.width % 64 == 0
@@ -98,7 +98,7 @@ def test_tiles_touching_are_those_that_share_pixels():
 
 @pytest.mark.parametrize(("side", "padded"), [(1, 64), (63, 64), (64, 64), (65, 128), (300, 320)])
 def test_sides_are_padded_to_multiples_of_64(side, padded):
-    assert Grid(side, 1, 64, MARGIN_PX).padded == (0, 0, padded, 64)
+    assert Grid(side, 1, 64, ModelConfig.margin_px).padded == (0, 0, padded, 64)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -190,7 +190,7 @@ def test_latents_of_three_rows_of_tiles_are_held(codec, monkeypatch):
         return latents
 
     monkeypatch.setattr(Decoder, "latents", counting)
-    codec.decode(codec.encode(picture(64 * 8, 100), 0.1, tile_px=64))
+    codec.decode(codec.encode(picture(128 * 7, 200), 0.1, tile_px=128))
     assert most == 3 * 2
 
 
@@ -202,7 +202,7 @@ def test_region_within_a_tile_needs_no_synthesis_of_the_rest(codec, monkeypatch)
         backend, "synthesise", lambda y, rate_point: shapes.append(y.shape[:2]) or synthesise(y, rate_point)
     )
     codec.decode(data, region=(200, 200, 20, 20))
-    reach = MARGIN_PX // 16
+    reach = ModelConfig.margin_px // 16
     assert shapes == [(2 * reach + 2, 2 * reach + 2)]
 
 
@@ -253,7 +253,7 @@ def test_progress_counts_the_tiles(codec, data):
 def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
     """Memory is bounded by it; a latent does not see where the others were cut."""
     colour = picture(700, 300)[:, :, :channels]
-    (box,) = Grid(700, 300, 1024, MARGIN_PX).tiles()
+    (box,) = Grid(700, 300, 1024, ModelConfig.margin_px).tiles()
     y = codec.model.backend.analyse(read_pixels(colour, box), 3000)
     search = Search(codec.model, colour, box, box, y, np.zeros((1, 1, 1), np.int32), 3000)
     symbols = np.rint(16.0 * y).astype(np.int32) // 16 * 16

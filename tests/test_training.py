@@ -16,17 +16,18 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.network import weights
-from codec.network.config import LMBDA_MAX, LMBDA_MIN, ModelConfig
-from codec.network.model import ModelOutput, YotoModel
-from training import export, thaw, throughput
+from codec.network.config import ModelConfig
+from codec.network.model import ModelOutput
+from training import checkpoint, export, throughput
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
-from training.loss import MEAN_SQUARED_ERROR, ConditionalLoss, LossTerm
+from training.loss import codec_objective
 from training.muon import Muon
-from training.train import Trainer, main, save_atomically, schedule, start_from
+from training.train import main
+from training.trainer import Trainer, schedule
 
 ROOT = Path(__file__).parent.parent
 TINY = ModelConfig(N=32, M=32, Z=8, D=16, analysis_blocks=1, synthesis_blocks=1, cond_width=8)
@@ -104,19 +105,13 @@ def test_the_loss_is_the_weighted_lagrangian() -> None:
     x, x_hat = torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), 0.1)
     output = ModelOutput(x_hat, torch.tensor([64.0, 32.0]), torch.tensor([0.0, 32.0]))
     units = torch.tensor([[0.0], [1.0]])
-    value = ConditionalLoss()(output, x, units)
-    lagrangian = torch.tensor([1.0 + LMBDA_MIN * 255**2 * 0.01, 1.0 + LMBDA_MAX * 255**2 * 0.01])
-    middle = (LMBDA_MIN * LMBDA_MAX) ** 0.5
-    weight = torch.tensor([(LMBDA_MIN / middle) ** -0.5, (LMBDA_MAX / middle) ** -0.5])
+    value = codec_objective(ModelConfig(), balance=-0.5)(output, x, units)
+    lagrangian = torch.tensor(
+        [1.0 + ModelConfig.lmbda_min * 255**2 * 0.01, 1.0 + ModelConfig.lmbda_max * 255**2 * 0.01]
+    )
+    middle = (ModelConfig.lmbda_min * ModelConfig.lmbda_max) ** 0.5
+    weight = torch.tensor([(ModelConfig.lmbda_min / middle) ** -0.5, (ModelConfig.lmbda_max / middle) ** -0.5])
     torch.testing.assert_close(value.loss, (weight * lagrangian).mean())
-
-
-def test_coefficients_cover_their_range_evenly() -> None:
-    units = ConditionalLoss().sample_units(64, torch.Generator().manual_seed(0))[:, 0].sort().values
-    assert (units.diff() - 1 / 64).abs().max() < 1e-5
-    low, high = MEAN_SQUARED_ERROR.coefficient(torch.tensor([0.0, 1.0]))
-    assert low.item() == pytest.approx(LMBDA_MIN)
-    assert high.item() == pytest.approx(LMBDA_MAX)
 
 
 def test_the_schedule_warms_up_and_decays_to_zero() -> None:
@@ -157,37 +152,6 @@ def test_muon_steps_like_the_one_of_torch() -> None:
         assert (mine - other).norm() < 0.02 * (mine - before).norm()  # torch's iterates in bfloat16
 
 
-@torch.no_grad()
-def test_training_goes_on_from_a_weights_file(
-    model: YotoModel, weights_path: Path, sampler: CropSampler, tmp_path: Path
-) -> None:
-    """The thawed network, and one with more blocks than the file, cost and give what the frozen one did."""
-    start = tmp_path / "start.pt"
-    result = CliRunner().invoke(thaw.main, ["--weights", str(weights_path), "--output", str(start)])
-    assert result.exit_code == 0, result.output
-    same, grown = (
-        YotoModel(dataclasses.replace(model.config, synthesis_blocks=synthesis, latent_blocks=latent))
-        for synthesis, latent in ((1, 0), (2, 1))
-    )
-    start_from(same, start)
-    start_from(grown, start)
-    x = sampler.sample(2, 64, torch.Generator().manual_seed(3))
-    condition = torch.tensor([[-0.9], [0.43]])
-    expected = model(x, condition, noise=False)
-    for other in (same, grown):
-        output = other.eval()(x, condition, noise=False)
-        torch.testing.assert_close(output.y_bits, expected.y_bits, rtol=0.02, atol=0.0)
-        torch.testing.assert_close(output.z_bits, expected.z_bits, rtol=0.05, atol=1.0)
-        assert (output.x_hat - expected.x_hat).abs().mean() < 0.01
-
-    other = dataclasses.replace(model.config, M=64)
-    with pytest.raises(ValueError, match="another shape"):
-        start_from(YotoModel(other), start)
-    fewer = dataclasses.replace(model.config, synthesis_blocks=0)
-    with pytest.raises(ValueError, match="other layers"):
-        start_from(YotoModel(fewer), start)
-
-
 def test_a_resumed_run_equals_an_uninterrupted_one(sampler: CropSampler, tmp_path: Path) -> None:
     whole = Trainer(CONFIG, sampler, torch.device("cpu"))
     for _ in range(6):
@@ -195,7 +159,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(sampler: CropSampler, tmp_pat
     first = Trainer(CONFIG, sampler, torch.device("cpu"))
     for _ in range(3):
         first.train_step()
-    save_atomically(first.state(), tmp_path / "checkpoint.pt")
+    checkpoint.save_atomically(first.state(), tmp_path / "checkpoint.pt")
     second = Trainer(CONFIG, sampler, torch.device("cpu"))
     second.restore(torch.load(tmp_path / "checkpoint.pt", weights_only=True))
     for _ in range(3):
@@ -260,7 +224,7 @@ import sys, dataclasses, torch, torch.distributed as dist
 from pathlib import Path
 from tests.test_training import CONFIG
 from training.data import CropSampler, find_images
-from training.train import Trainer
+from training.trainer import Trainer
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 trainer = Trainer(CONFIG, CropSampler(find_images(Path(sys.argv[1])), torch.device("cpu"), 1), torch.device("cpu"))
@@ -294,37 +258,3 @@ def test_two_processes_see_the_batch_of_one(folder: Path, sampler: CropSampler) 
     alone = Trainer(CONFIG, sampler, torch.device("cpu")).train_step()
     assert alone is not None
     assert together == pytest.approx(alone.loss.item(), rel=0.02)
-
-
-class TwoKnobs(nn.Module):
-    """A toy that scales its input by a function of the condition."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, 32), nn.SiLU(), nn.Linear(32, 1))
-
-    def forward(self, x: Tensor, condition: Tensor) -> ModelOutput:
-        scale = self.net(condition)[:, :, None, None]
-        bits = 64.0 * (1.0 + scale[:, 0, 0, 0].square())
-        return ModelOutput(x * scale, bits, torch.zeros(len(x)))
-
-
-def test_a_toy_follows_each_of_two_coefficients() -> None:
-    """One term pulls the output towards x, the other towards -x: more of each must move it its way."""
-    torch.manual_seed(0)
-    opposite = LossTerm(lambda x_hat, x: (x_hat + x).square().mean(dim=(1, 2, 3)), LMBDA_MIN, LMBDA_MAX)
-    loss = ConditionalLoss((MEAN_SQUARED_ERROR, opposite))
-    generator = torch.Generator().manual_seed(0)
-    model = TwoKnobs()
-    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    x = torch.full((32, 3, 8, 8), 0.2)
-    for _ in range(300):
-        units = loss.sample_units(32, generator)
-        optimiser.zero_grad()
-        loss(model(x, 2 * units - 1), x, units).loss.backward()
-        optimiser.step()
-
-    def scale(first: float, second: float) -> float:
-        return model.net(torch.tensor([[first, second]])).item()
-
-    assert scale(1.0, -1.0) > scale(0.0, 0.0) + 0.2 > scale(-1.0, 1.0) + 0.4

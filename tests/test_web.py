@@ -22,9 +22,14 @@ from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from test_browser import Page as DemoPage
+from test_server import serving
 
+from codec.demo.server import create_app
 from codec.errors import CodecError
 from codec.format.bitstream import unpack
+from codec.grid import Grid
+from codec.network.weights import available, find
 from tests.fuzz import MAX_PIXELS, mutate, samples
 from training.browser import write
 
@@ -57,6 +62,18 @@ const text = (data) => {
 })().then(done, (error) => done(String(error)));
 """
 
+IS_WARM = "import('/decoding.js').then((decoding) => arguments[0](decoding.possible()))"
+KEEP_DOWNLOADS = """
+const create = URL.createObjectURL;
+URL.createObjectURL = (blob) => create((window.kept = blob));
+"""
+KEPT = "window.kept.arrayBuffer().then((data) => arguments[0](Array.from(new Uint8Array(data))))"
+SET_QUALITY = """
+const slider = document.getElementById("quality");
+slider.value = arguments[0];
+slider.dispatchEvent(new Event("input"));
+"""
+
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
@@ -65,14 +82,14 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def address(weights_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where the page is served as static files, with the shipped model and the tiny one."""
+    """Where the page is served as static files, with the shipped models and the tiny one."""
     folder = tmp_path_factory.mktemp("site")
     assert (ROOT / "web" / "vendor" / "kernel.wasm").exists(), "web/ is not built: make web/vendor/.built (needs npm)"
     for path in (ROOT / "web").iterdir():
         if path.name not in ("models", "node_modules"):
             (folder / path.name).symlink_to(path)
-    write(folder / "models")
-    write(folder / "models", weights_path)
+    for path in [*map(find, available()), weights_path]:
+        write(folder / "models", path)
     shutil.copytree(ROOT / "tests" / "golden", folder / "golden")
     handler = functools.partial(QuietHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -136,6 +153,14 @@ def test_other_integers_are_noticed(driver, codec):
     assert "other integers" in answer["message"]
 
 
+def test_empty_symbol_stream_is_refused(driver, codec):
+    """Only version 2 knows tiles without symbols; the browser once showed such a tile of version 1 in black."""
+    data = codec.encode(picture(64, 64), 0.5)
+    start = unpack(data).tiles[0].start
+    (answer,) = decode(driver, [reseal(data[: start - 16] + bytes(4) + data[start - 12 : start])])
+    assert answer["error"] == "CorruptError"
+
+
 def test_region_comes_first_and_alone_if_asked(driver, codec):
     data = codec.encode(picture(200, 300), 0.9, tile_px=64)
     whole = codec.decode(data)
@@ -152,6 +177,8 @@ def test_region_comes_first_and_alone_if_asked(driver, codec):
 def test_tiles_are_decoded_as_they_come(driver, codec):
     """The rest of the file is sent when the first tile is there; what a cut or endless file shows is no picture."""
     data = codec.encode(picture(128, 320), 0.5, tile_px=64)
+    grid = Grid(128, 320, 64, codec.model.margin_px)
+    needed = unpack(data).tiles[grid.touching(grid.with_margin(grid.tile(0)))[-1]]  # the last that the first tile needs
     answers = driver.execute_async_script(
         """
         const [text, count, done] = arguments;
@@ -175,7 +202,7 @@ def test_tiles_are_decoded_as_they_come(driver, codec):
         ])().then(done, (error) => done(String(error)));
         """,
         base64.b64encode(data).decode(),
-        unpack(data).tiles[6].start + unpack(data).tiles[6].length,
+        needed.start + needed.length,
     )
     assert answers[0] == 10
     assert [(answer[0], answer[2] < 10) for answer in answers[1:3]] == [("TruncatedError", True), ("LoadError", True)]
@@ -321,3 +348,33 @@ def test_element_shows_what_its_address_holds(driver, address):
     assert [kind for kind, _, _ in events] == ["header", *["part"] * 7, "load", "error"]  # the region, then six tiles
     assert {width for _, width, _ in events} == {160}
     assert events[-1][2] == "LoadError"
+
+
+def test_demo_page_decodes_what_its_server_sends(driver, address, codec, weights_path, tmp_path):
+    """The server's PNG is shown until the decoder is warm; then its file is decoded here and is what is downloaded."""
+    for name in ("decoder", "vendor", "yoto.js"):
+        (tmp_path / name).symlink_to(ROOT / "web" / name)
+    write(tmp_path / "models", weights_path)
+    original = tmp_path / "waves.png"
+    Image.fromarray(picture(80, 112)).save(original)
+    with serving(create_app(codec, 300_000, decoder=tmp_path)) as ((host, port), _):
+        demo = DemoPage(driver)
+        try:
+            driver.get(f"http://{host}:{port}")
+            demo.ready()
+            demo.open(original)
+            demo.until(lambda: "waves.png" in demo.text("source"))
+            demo.ready()
+            demo.until(lambda: driver.execute_async_script(IS_WARM))
+            driver.execute_script(KEEP_DOWNLOADS)
+            for quality in (0.7, 0.8):
+                driver.execute_script(SET_QUALITY, quality)
+                demo.ready()
+                data = codec.encode(picture(80, 112), quality)
+                assert driver.find_elements(By.CSS_SELECTOR, "#right canvas")
+                assert difference(demo.shown("right"), np.asarray(codec.decode(data))) <= 1
+                assert "Decoded in this browser in" in demo.text("ratio")
+                assert demo.part("download").get_attribute("href").startswith("blob:")
+                assert bytes(driver.execute_async_script(KEPT)) == data
+        finally:
+            driver.get(address)

@@ -20,10 +20,10 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from codec.network import integer
-from codec.network.config import MARGIN_PX
+from codec.network.layout import feature_unit
+from codec.network.torch_backend import build
 from codec.network.transforms import Transforms
-from codec.network.weights import Weights, load
+from codec.network.weights import Weights, available, find, load
 
 OPSET = 18
 
@@ -76,27 +76,27 @@ def halved(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def integers_file(weights: Weights) -> bytes:
     """The tensors of the entropy model, and what of the config a decoder must know."""
-    tensors = {name: tensor.numpy() for name, tensor in weights.integers.items()}
+    tensors = weights.integers
     config = {
         "M": weights.config.M,
         "Z": weights.config.Z,
         "D": weights.config.D,
-        "knots": integer.KNOTS,
+        "knots": weights.config.knots,
         "scales_levels": len(tensors["tables.radii"]),
-        "feature_limit": integer.FEATURE_LIMIT,
-        "margin_px": MARGIN_PX,
+        "feature_limit": feature_unit(weights.config).high,
+        "margin_px": weights.config.margin_px,
     }
     return safetensors.numpy.save(tensors, metadata={"config": json.dumps(config)})
 
 
-def write(folder: Path, path: Path | None = None) -> list[Path]:
-    """Write the two files of a model, by default of the one that is shipped."""
+def write(folder: Path, path: Path) -> list[Path]:
+    """Write the two files of a model."""
     weights = load(path)
     folder.mkdir(parents=True, exist_ok=True)
     name = weights.model_id.hex()
     files = {
         folder / f"{name}.safetensors": integers_file(weights),
-        folder / f"{name}.onnx": synthesis_graph(weights.transforms).SerializeToString(),
+        folder / f"{name}.onnx": synthesis_graph(build(weights.config, weights.floats)).SerializeToString(),
     }
     for file, data in files.items():
         file.write_bytes(data)
@@ -106,12 +106,13 @@ def write(folder: Path, path: Path | None = None) -> list[Path]:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
-    "--weights", "path", type=click.Path(path_type=Path, exists=True), help="Default: those that are shipped."
+    "--weights", "path", type=click.Path(path_type=Path, exists=True), help="Default: all that are installed."
 )
 def main(folder: Path, path: Path | None) -> None:
-    """Write what the browser's decoder loads of a model."""
-    for file in write(folder, path):
-        click.echo(f"{file} {file.stat().st_size}")
+    """Write what the browser's decoder loads of models."""
+    for weights in [path] if path else map(find, available()):
+        for file in write(folder, weights):
+            click.echo(f"{file} {file.stat().st_size}")
 
 
 if __name__ == "__main__":

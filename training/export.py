@@ -10,103 +10,90 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.api import Codec
-from codec.format.bitstream import unpack
+from codec.format.bitstream import QUALITY_MAX, unpack
 from codec.format.entropy import FREQUENCY_BITS, encode_symbols
 from codec.metrics import psnr_db
-from codec.network import integer, weights
-from codec.network.config import SCALES_LEVELS, SCALES_MIN, SCALES_STEP, Z_INDEX_START, ModelConfig
+from codec.network import weights
+from codec.network.bounds import ACCUMULATOR_LIMIT, check_exact
+from codec.network.config import ModelConfig
+from codec.network.integer import IntegerPrior
 from codec.network.layers import Depthwise, FiLMPointwise
+from codec.network.layout import (
+    FACTOR_BITS,
+    FEATURE_BITS,
+    LATENT_BITS,
+    MEAN_BITS,
+    NORM_BITS,
+    RECIPROCAL_BITS,
+    Layer,
+    prior_layers,
+)
 from codec.network.model import YotoModel
 from codec.picture.image import open_image
 from codec.quantise import RDO_LEVELS, quantiser
 from training.data import find_images, validation_crops
 
-ACCUMULATOR_LIMIT = 2**24  # integers up to here are exact in float32, in sums of any order
 
-
-def knot_conditions() -> Tensor:
-    """Conditions (KNOTS, 1) at which the tables over quality are sampled."""
-    return torch.linspace(-1.0, 1.0, integer.KNOTS)[:, None]
-
-
-def freeze_pointwise(
-    layer: FiLMPointwise,
-    cond: Tensor,
-    steps: Tensor,
-    limits: Tensor,
-    out_bits: Tensor,
-    extra: Tensor | float,
-) -> dict[str, Tensor]:
+def freeze_dense(module: FiLMPointwise, layer: Layer, cond: Tensor, extra: Tensor | float) -> dict[str, Tensor]:
     """Integer tensors of a dense layer, see `IntegerPointwise`.
 
     Args:
-        layer: the trained layer.
-        cond: (KNOTS, width) embeddings of the knots.
-        steps: (in,) real value of one unit of each input.
-        limits: (in,) largest magnitude of each input, in units.
-        out_bits: (out,) outputs are in units of 2^-out_bits.
-        extra: added to the output, (KNOTS, out) or (out,).
+        module: the trained layer.
+        layer: its row of the table.
+        cond: (knots, width) embeddings of the knots.
+        extra: added to the output, (knots, out) or (out,).
     """
-    factor, beta = (c.double() for c in layer.film.coefficients(cond))
-    weight = layer.weight.double() * steps.double()
-    offset = layer.bias.double() * factor + beta + extra
+    limits, out_bits = torch.from_numpy(layer.in_limits), torch.from_numpy(layer.out_bits)
+    factor, beta = (c.double() for c in module.film.coefficients(cond))
+    weight = module.weight.double() * torch.from_numpy(layer.in_steps)
+    offset = module.bias.double() * factor + beta + extra
     size = weight.abs().amax(1).clamp_min(1e-12)
     exponent = (14 - size.log2().ceil()).clamp_max(30)
     # The largest scale whose worst-case sum, each weight rounded up by one, stays inside the accumulator.
     slack = limits.sum().item()
-    reach = (weight.abs() @ limits.double()) * factor.abs().amax(0) + offset.abs().amax(0)
-    shift_half = torch.exp2(-out_bits.double() - 1)
+    reach = (weight.abs() @ limits) * factor.abs().amax(0) + offset.abs().amax(0)
+    shift_half = torch.exp2(-out_bits - 1)
     scale = torch.log2((ACCUMULATOR_LIMIT - slack - 2) / (reach + shift_half)).floor()
-    scale = torch.minimum(scale, exponent + integer.FACTOR_BITS)
+    scale = torch.minimum(scale, exponent + FACTOR_BITS)
     half = torch.where(scale > out_bits, torch.exp2(scale - out_bits - 1), 0.0)
     return {
         "weight": torch.round(weight * torch.exp2(exponent)[:, None]).to(torch.int16),
-        "factor": torch.round(factor * 2.0**integer.FACTOR_BITS).to(torch.int32),
+        "factor": torch.round(factor * 2.0**FACTOR_BITS).to(torch.int32),
         "bias": torch.round(offset * torch.exp2(scale) + half).to(torch.int32),
-        "fold": (exponent + integer.FACTOR_BITS - scale).to(torch.int32),
+        "fold": (exponent + FACTOR_BITS - scale).to(torch.int32),
         "shift": (scale - out_bits).to(torch.int32),
     }
 
 
-def freeze_depthwise(layer: Depthwise) -> dict[str, Tensor]:
-    """Integer tensors of a depthwise layer, see `IntegerDepthwise`; inputs and outputs are activations."""
-    taps = layer.weight.double().reshape(-1, 9)
-    bias = layer.bias.double() * 2.0**integer.ACTIVATION_BITS  # type: ignore[union-attr]
-    reach = taps.abs().sum(1) * integer.ACTIVATION_LIMIT + bias.abs() + 0.5
-    scale = torch.log2((ACCUMULATOR_LIMIT - 10.0 * integer.ACTIVATION_LIMIT) / reach).floor()
+def freeze_depthwise(module: Depthwise, layer: Layer) -> dict[str, Tensor]:
+    """Integer tensors of a depthwise layer, see `IntegerDepthwise`; inputs and outputs are of one unit."""
+    limits, out_bits = torch.from_numpy(layer.in_limits), torch.from_numpy(layer.out_bits)
+    taps = module.weight.double().reshape(-1, 9)
+    bias = module.bias.double() * torch.exp2(out_bits)
+    reach = taps.abs().sum(1) * limits + bias.abs() + 0.5
+    scale = torch.log2((ACCUMULATOR_LIMIT - 10.0 * limits) / reach).floor()
     scale = torch.minimum(scale, 14 - taps.abs().amax(1).clamp_min(1e-12).log2().ceil())
     half = torch.where(scale > 0, torch.exp2(scale - 1), 0.0)
     return {
-        "weight": torch.round(taps * torch.exp2(scale)[:, None]).T.contiguous().to(torch.int16),
+        "weight": torch.round(taps * torch.exp2(scale)[:, None]).T.to(torch.int16),
         "bias": torch.round(bias * torch.exp2(scale) + half).to(torch.int32),
         "shift": scale.to(torch.int32),
     }
 
 
-def assert_exact(tensors: dict[str, Tensor], name: str, limits: Tensor, reserve: Tensor | float = 0.0) -> None:
-    """Check that no sum of this layer, and `reserve` on top, can leave the accumulator.
-
-    Qualities between knots are safe too: weights and biases there lie between those of the knots.
-    """
-    for quality in range(0, integer.QUALITY_MAX + 1, integer.KNOT_SPACING):
-        layer = integer.IntegerPointwise(tensors, name, quality, torch.float64)
-        worst = (limits.double() @ layer.weight.abs() + layer.bias.abs() + reserve).max().item()
-        if worst >= ACCUMULATOR_LIMIT:
-            raise ValueError(f"{name} at quality {quality} sums up to {worst}; float32 would not be exact")
-
-
-def frequency_tables() -> dict[str, Tensor]:
+def frequency_tables(config: ModelConfig) -> dict[str, Tensor]:
     """Tables of the zero-mean Gaussians of the scale table, as `SymbolTables` takes them."""
     radii, frequencies = [], []
-    for row in range(SCALES_LEVELS):
-        deviation = SCALES_MIN * math.exp(SCALES_STEP * row)
+    for row in range(config.scales_levels):
+        deviation = config.scales_min * math.exp(config.scales_step * row)
         radius = math.ceil(5.0 * deviation) + 3
 
         def upper(value: float, deviation: float = deviation) -> float:
@@ -132,110 +119,64 @@ def quantise_masses(masses: np.ndarray) -> np.ndarray:
     return counts + 1
 
 
-class Freezer:
-    """Collects the integer tensors of a model, layer by layer."""
-
-    def __init__(self, model: YotoModel) -> None:
-        if model.config.num_coefficients != 1:
-            raise ValueError("a codec is conditioned on quality alone; this model takes several coefficients")
-        self.model, self.config = model, model.config
-        condition = knot_conditions()
-        self.cond = model.transforms.condition_net(condition)
-        self.norm = model.transforms.normaliser(condition)[:, :, 0, 0].double()
-        self.tensors: dict[str, Tensor] = {}
-
-    def put(self, name: str, tensors: dict[str, Tensor]) -> None:
-        self.tensors.update({f"{name}.{key}": value for key, value in tensors.items()})
-
-    def dense(
-        self,
-        name: str,
-        layer: FiLMPointwise,
-        steps: Tensor | None = None,
-        limits: Tensor | None = None,
-        out_bits: Tensor | None = None,
-        extra: Tensor | float = 0.0,
-    ) -> None:
-        """Freeze a dense layer; inputs and outputs are activations unless told otherwise."""
-        n, out = layer.in_features, layer.out_features
-        steps = constant(n, 2.0**-integer.ACTIVATION_BITS) if steps is None else steps
-        limits = constant(n, integer.ACTIVATION_LIMIT) if limits is None else limits
-        out_bits = constant(out, integer.ACTIVATION_BITS) if out_bits is None else out_bits
-        self.put(name, freeze_pointwise(layer, self.cond, steps, limits, out_bits, extra))
-        assert_exact(self.tensors, name, limits)
-
-    def hyper_synthesis(self) -> None:
-        h_s, z = self.model.prior.h_s, self.config.Z
-        self.dense("h_s.up1", h_s.up1, steps=constant(z, 1.0), limits=constant(z, integer.Z_LIMIT))
-        self.dense("h_s.up2", h_s.up2)
-        self.dense("h_s.out", h_s.out)
-        self.put("h_s.spatial1", freeze_depthwise(h_s.spatial1))
-        self.put("h_s.spatial2", freeze_depthwise(h_s.spatial2))
-        z_index = (Z_INDEX_START + self.model.prior.z_index(self.cond)).clamp(0, SCALES_LEVELS - 1)
-        self.tensors["z_index"] = torch.round(z_index).to(torch.int32)
-
-    def embedding(self) -> None:
-        """The embedding of the context, and the static biases of the passes, which add to the same accumulator."""
-        prior, m = self.model.prior, self.config.M
-        limits = torch.cat([constant(m, integer.FEATURE_LIMIT), constant(m, integer.MAGNITUDE_LIMIT)])
-        biases = torch.stack([net.context_bias for net in prior.passes]).double()
-        # Freeze with the largest pass bias inside, so that the scale leaves room for it; then take it out again.
-        largest = biases.abs().amax(0)
-        out_bits = constant(self.config.D, integer.ACTIVATION_BITS)
-        frozen = freeze_pointwise(prior.embed, self.cond, context_steps(m), limits, out_bits, largest)
-        unit = torch.exp2((frozen["shift"] + integer.ACTIVATION_BITS).double())
-        frozen["bias"] -= torch.round(largest * unit).to(torch.int32)
-        self.put("embed", frozen)
-        for k, bias in enumerate(biases):
-            self.tensors[f"passes.{k}.context_bias"] = torch.round(bias * unit).to(torch.int32)
-        assert_exact(self.tensors, "embed", limits, reserve=torch.round(largest * unit))
-
-    def context_passes(self) -> None:
-        out_bits, extra = head_units(self.norm)
-        for k, net in enumerate(self.model.prior.passes):
-            name = f"passes.{k}"
-            self.put(f"{name}.spatial", freeze_depthwise(net.spatial))
-            self.dense(f"{name}.mix", net.mix)
-            self.dense(f"{name}.hidden", net.hidden)
-            self.dense(f"{name}.head", net.head, out_bits=out_bits, extra=extra)
-
-    def normalisers(self) -> None:
-        """Tables from units of the deviation to steps of y, and back."""
-        bits = integer.NORM_BITS + integer.LATENT_BITS - integer.MEAN_BITS
-        self.tensors["norm"] = torch.round(self.norm * 2.0**bits).to(torch.int32)
-        bits = integer.RECIPROCAL_BITS + integer.FEATURE_BITS - integer.LATENT_BITS
-        self.tensors["reciprocal"] = torch.round(2.0**bits / self.norm).clamp_max(2**30).to(torch.int32)
-
-
-def constant(n: int, value: float) -> Tensor:
-    """n float64 of one value."""
-    return torch.full((n,), value, dtype=torch.float64)
-
-
-def context_steps(m: int) -> Tensor:
-    """Real value of one unit of each context feature, (2M,)."""
-    return torch.cat([constant(m, 2.0**-integer.FEATURE_BITS), constant(m, 2.0**-integer.MAGNITUDE_BITS)])
-
-
-def head_units(norm: Tensor) -> tuple[Tensor, Tensor]:
-    """`out_bits` (2M,) and `extra` (KNOTS, 2M) of a pass's head: the index counts from the deviation `norm`."""
-    m = norm.shape[1]
-    index_shift = torch.log(norm / SCALES_MIN) / SCALES_STEP
-    extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)
-    return torch.cat([constant(m, integer.MEAN_BITS), constant(m, 0)]), extra
-
-
 @torch.no_grad()
-def freeze(model: YotoModel) -> dict[str, Tensor]:
+def freeze(model: YotoModel) -> dict[str, np.ndarray]:
     """All tensors of the weights file of a trained model that is conditioned on quality alone."""
-    freezer = Freezer(model)
-    freezer.hyper_synthesis()
-    freezer.embedding()
-    freezer.context_passes()
-    freezer.normalisers()
-    transforms = {f"transforms.{k}": v.half() for k, v in model.transforms.state_dict().items()}
-    tensors = freezer.tensors | frequency_tables() | transforms
-    return {key: value.contiguous() for key, value in tensors.items()}
+    config, prior, transforms = model.config, model.prior, model.transforms
+    if config.num_coefficients != 1:
+        raise ValueError("a codec is conditioned on quality alone; this model takes several coefficients")
+    conditions = torch.linspace(-1.0, 1.0, config.knots)[:, None]  # at which the tables over quality are sampled
+    cond = transforms.condition_net(conditions)
+    norm = transforms.normaliser(conditions)[:, :, 0, 0].double()
+    index_shift = torch.log(norm / config.scales_min) / config.scales_step
+    head_extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)  # the index counts from `norm`
+
+    tensors = frequency_tables(config) | freeze_tables(model, cond, norm)
+    for layer in prior_layers(config).values():
+        module: nn.Module = prior.get_submodule(layer.name)
+        if isinstance(module, Depthwise):
+            frozen = freeze_depthwise(module, layer)
+        else:
+            assert isinstance(module, FiLMPointwise)
+            extra = head_extra if layer.name.endswith(".head") else torch.zeros(layer.out_channels)
+            # With the largest of the biases that are added later inside, so that the scale leaves room for it; then
+            # it is taken out again.
+            biases = {name: prior.get_parameter(name).double() for name in layer.reserve}
+            largest = torch.stack([bias.abs() for bias in biases.values()] or [torch.zeros(())]).amax(0)
+            frozen = freeze_dense(module, layer, cond, extra + largest)
+            unit = torch.exp2(frozen["shift"] + torch.from_numpy(layer.out_bits))
+            frozen["bias"] -= torch.round(largest * unit).to(torch.int32)
+            tensors |= {name: torch.round(bias * unit).to(torch.int32) for name, bias in biases.items()}
+        tensors |= {f"{layer.name}.{key}": value for key, value in frozen.items()}
+    tensors |= {f"{weights.FLOATS}{name}": value.half() for name, value in transforms.state_dict().items()}
+    arrays = {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}
+    check_exact({name: array for name, array in arrays.items() if not name.startswith(weights.FLOATS)}, config)
+    return arrays
+
+
+def freeze_tables(model: YotoModel, cond: Tensor, norm: Tensor) -> dict[str, Tensor]:
+    """Rows of z's scales, and tables from units of the deviation `norm` (knots, M) to steps of y, and back."""
+    config = model.config
+    z_index = (config.z_index_start + model.prior.z_index(cond)).clamp(0, config.scales_levels - 1)
+    to_steps = norm * 2.0 ** (NORM_BITS + LATENT_BITS - MEAN_BITS)
+    to_deviations = 2.0 ** (RECIPROCAL_BITS + FEATURE_BITS - LATENT_BITS) / norm
+    return {
+        "z_index": torch.round(z_index).to(torch.int32),
+        "norm": torch.round(to_steps).to(torch.int32),
+        "reciprocal": torch.round(to_deviations).clamp_max(2**30).to(torch.int32),
+    }
+
+
+def trained_model(checkpoint: dict[str, Any], key: str = "ema") -> YotoModel:
+    """The network of a checkpoint, with its averaged weights ("ema") or those of its last step ("model").
+
+    Checkpoints of the pilot in `shared/training` name their tensors as `YotoModel` does, and load as they are.
+    """
+    config = ModelConfig(**checkpoint["config"]["model"])
+    config.validate()
+    model = YotoModel(config)
+    model.load_state_dict({name: value.float() for name, value in checkpoint[key].items()})
+    return model.eval()
 
 
 @torch.no_grad()
@@ -248,8 +189,8 @@ def freezing_loss(model: YotoModel, frozen: weights.Weights, images: Tensor) -> 
     asked = spent = 0.0
     for quality in (0.0, 0.25, 0.5, 0.75, 1.0):
         condition = torch.tensor([[2.0 * quality - 1.0]])
-        prior = integer.IntegerPrior(frozen.integers, round(quality * integer.QUALITY_MAX))
-        plain = np.zeros((SCALES_LEVELS, RDO_LEVELS + 1), np.float32)
+        prior = IntegerPrior(frozen.config, frozen.integers, round(quality * QUALITY_MAX))
+        plain = np.zeros((model.config.scales_levels, RDO_LEVELS + 1), np.float32)
         for image in images:
             output = model(image[None], condition, noise=False)
             asked += (output.y_bits + output.z_bits).item()
@@ -289,10 +230,7 @@ def rate_and_quality(frozen: Path, folder: Path) -> list[dict[str, float]]:
 def main(run_path: Path, images: Path, output: Path, data_note: str, kodak: Path | None) -> None:
     """Freeze the averaged weights of a run to a weights file."""
     checkpoint = torch.load(run_path / "checkpoint.pt", map_location="cpu", weights_only=True)
-    config = checkpoint["config"] | {"model": ModelConfig(**checkpoint["config"]["model"])}
-    model = YotoModel(config["model"])
-    model.load_state_dict(checkpoint["ema"])
-    model.eval()
+    model = trained_model(checkpoint)
     card: dict[str, object] = {
         "data": data_note,
         "training": checkpoint["config"],
@@ -302,11 +240,12 @@ def main(run_path: Path, images: Path, output: Path, data_note: str, kodak: Path
         "python": sys.version.split()[0],
     }
     tensors = freeze(model)
-    sha256 = weights.save(output, config["model"], tensors, card)
+    weights.save(output, model.config, tensors, card)
     if kodak:  # the figures do not depend on the card, so that the file can be written again with them
-        sha256 = weights.save(output, config["model"], tensors, card | {"kodak": rate_and_quality(output, kodak)})
-    loss = freezing_loss(model, weights.load(output), validation_crops(find_images(images)[:16], 256))
-    click.echo(f"{output}: {output.stat().st_size} bytes, SHA-256 {sha256}")
+        weights.save(output, model.config, tensors, card | {"kodak": rate_and_quality(output, kodak)})
+    frozen = weights.load(output)
+    loss = freezing_loss(model, frozen, validation_crops(find_images(images)[:16], 256))
+    click.echo(f"{output}: {output.stat().st_size} bytes, model {frozen.model_id.hex()}")
     click.echo(f"streams exceed the float model's rate by {100 * loss:.3f} %")
 
 

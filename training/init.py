@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.network.config import PASSES
-from codec.network.layers import Lapped
+from codec.network.config import LAPPED_SPAN, PASSES, PIXELS
 from codec.network.model import YotoModel
 
 # Orthonormal opponent colours: luma, red-blue, green-magenta.
@@ -50,7 +49,7 @@ def lapped_matrix(size: int) -> Tensor:
 def init_from_images(model: YotoModel, images: Tensor) -> None:
     """Set the outer layers and the channel statistics of `model` from crops (B, 3, H, W) in [0, 1]."""
     config, transforms = model.config, model.transforms
-    border = lapped_matrix(Lapped.SPAN)
+    border = lapped_matrix(LAPPED_SPAN)
     for lapped, matrix in ((transforms.g_a.lapped, border), (transforms.g_s.lapped, border.T)):
         lapped.rows.copy_(matrix)
         lapped.columns.copy_(matrix)
@@ -69,10 +68,12 @@ def init_from_images(model: YotoModel, images: Tensor) -> None:
     kept = kept.reshape(-1, PASSES).T.reshape(-1)  # deal the channels to the groups by strength
     large = large[kept]
 
-    transforms.g_a.head.weight.copy_(small)
+    # 8×8 blocks as two unshuffles order their pixels; free channels stay as they are, for they are zero.
+    order = F.pixel_unshuffle(F.pixel_unshuffle(torch.arange(192.0).reshape(1, 3, 8, 8), 4), 2).flatten().long()
+    transforms.g_a.head.weight[:, : 4 * PIXELS] = small[:, order]
     transforms.g_a.tail.weight.copy_(large)
     transforms.g_s.head.weight.copy_(large.T)
-    transforms.g_s.tail.weight.copy_(small.T)
+    transforms.g_s.tail.weight[: 4 * PIXELS] = small[:, order].T
     for layer in (transforms.g_a.head, transforms.g_a.tail, transforms.g_s.head, transforms.g_s.tail):
         layer.bias.zero_()
     transforms.channel_std.copy_(energy[kept].sqrt())

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
-from training.train import Trainer, default_device
+from training.train import default_device, prepare_process, settled
+from training.trainer import Trainer
 
 WARM_UP_STEPS = 3  # compilation, memory pools
 MATRIX_SIDE = {"cpu": 1024, "cuda": 8192}
@@ -55,9 +56,9 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 @click.option("--device", default=default_device(), show_default=True)
 def main(config_path: Path, data: Path, images: int, steps: int, device: str) -> None:
     """Print patches per second and FLOP/s of training."""
-    torch.set_flush_denormal(True)  # as training does
+    prepare_process(device)
     try:
-        config = TrainConfig.load(config_path)
+        config = settled(TrainConfig.load(config_path), device)
         sampler = CropSampler(find_images(data)[:images], torch.device(device))
         trainer = Trainer(config, sampler, torch.device(device))
     except (ValueError, OSError) as error:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial, wraps
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,12 +162,19 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which model, and where it runs; the command takes `load`, which loads it."""
 
     @wraps(command)
-    def wrapper(*args: Any, weights: Path | None, device: str, threads: int | None, **kwargs: Any) -> Any:
-        return command(*args, load=partial(load_codec, weights, device, threads), **kwargs)
+    def wrapper(*args: Any, weights: Path | None, device: str, backend: str, threads: int | None, **kwargs: Any) -> Any:
+        return command(*args, load=partial(load_codec, weights, device, threads, backend), **kwargs)
 
     for option in (
         click.option(
             "--threads", type=click.IntRange(1), help="Cores to use.  [default: all, shared by the files of --jobs]"
+        ),
+        click.option(
+            "--backend",
+            type=click.Choice(("auto", "onnx", "torch")),
+            default="auto",
+            show_default=True,
+            help="What runs the transforms; auto is the faster of those that are installed.",
         ),
         click.option("--device", default="cpu", show_default=True, help="Where the transforms run: cpu or cuda."),
         click.option(
@@ -189,16 +198,17 @@ def megapixels_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def load_codec(weights: Path | None, device: str, threads: int | None) -> Codec:
+def load_codec(weights: Path | None, device: str, count: int | None, backend: str = "auto") -> Codec:
     """Load the model; in a test, which calls several commands, the number of threads is only borrowed."""
-    import torch
-
     from codec.api import Codec
+    from codec.network import threads
 
-    if threads:
-        click.get_current_context().call_on_close(partial(torch.set_num_threads, torch.get_num_threads()))
-        torch.set_num_threads(threads)
-    return Codec(weights, device)
+    if backend == "torch" and find_spec("torch"):
+        import_module("torch")  # before its number of threads is set
+    if count:
+        click.get_current_context().call_on_close(partial(threads.choose, threads.get()))
+        threads.choose(count)
+    return Codec(weights, device, backend)
 
 
 TARGETS = {"--target-bytes": "size_bytes", "--target-bpp": "bpp", "--target-psnr": "psnr_db"}  # as in codec/target.py

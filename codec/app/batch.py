@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from threading import Event
 from typing import NamedTuple, TypeVar
 
-import torch
-
 from codec.app.places import Task
 from codec.app.work import Work, carry_out
 from codec.errors import explain
+from codec.network import threads
 
 Given = TypeVar("Given")
 QUEUED = 4  # tasks that wait for each that is worked on; however many files there are, no more are kept in memory
@@ -66,13 +65,14 @@ def run(
 ) -> Iterator[Outcome]:
     """Work on many files; yield the outcome of each as it is done.
 
-    Threads, since most of the time goes to torch, which lets others run, and since they share one model. The cores
-    are split among them: many pictures at once, each on few threads, take less time than one after the other on all.
+    Threads, since most of the time goes to the transforms, which let others run, and since they share one model. The
+    cores are split among them: many pictures at once, each on few threads, take less time than one after the other on
+    all.
 
     Args:
         tasks: what to read and write; folders are made as needed.
         work: what to do with each; may raise, which ends this task alone.
-        jobs: files at a time, each in memory; None for one for each thread that torch would use.
+        jobs: files at a time, each in memory; None for one for each thread that the transforms would use.
         force: overwrite outputs that exist; else they are errors.
         skip_existing: leave outputs that exist, and do not work on their inputs.
         keep_time: give outputs the times of their inputs.
@@ -95,9 +95,9 @@ def run(
             return Outcome(task, 0, [], explain(error) or f"unexpected {type(error).__name__}: {error}")
         return Outcome(task, len(made.data), list(made.notes))
 
-    cores = torch.get_num_threads()
+    cores = threads.get()
     jobs = jobs or cores
-    torch.set_num_threads(max(1, cores // jobs))
+    threads.choose(max(1, cores // jobs))
     pool = ThreadPoolExecutor(jobs)
     pending: set[Future[Outcome]] = set()
     try:
@@ -114,4 +114,4 @@ def run(
     finally:
         stopped.set()
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(cores)
+        threads.choose(cores)

@@ -9,6 +9,7 @@
     GET  /pictures/ID/metrics    ?SETTING → MS-SSIM and SSIMULACRA2, which take longer
     GET  /pictures/ID/decoded.png  ?SETTING
     GET  /pictures/ID/file       ?SETTING → the .yoto file itself
+    GET  /web/…                  the decoder that runs in the browser, if it has been built
 
 SETTING is quality=Q, and effort, form, against and region: see `Setting`. Every error is {"error": one line}. Pictures
 and files are kept in memory, within a budget, and forgotten when they are the oldest.
@@ -35,7 +36,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException as StarletteHTTPException
@@ -56,12 +57,16 @@ HEAD_BYTES = 1 << 20  # and its metadata
 UPLOADS_BYTES = 256 << 20  # of all that are under way or wait to be opened; one alone may have more
 MAX_WAITING = 16  # requests
 WATCH_S = 0.05  # between looks whether a request has been withdrawn
+DECODER = Path(__file__).parent.parent.parent / "web"  # in a clone of the repository, after `make web`
+DECODER_PARTS = ("decoder", "vendor", "models")
 SECURITY_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
-    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self';"
+    " img-src 'self'; connect-src 'self'; worker-src 'self'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Embedder-Policy": "require-corp",  # with which the decoder in the browser may use threads
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
@@ -210,6 +215,7 @@ def create_app(
     max_pixels: int,
     names: frozenset[str] = frozenset({"localhost"}),
     uploads_bytes: int = UPLOADS_BYTES,
+    decoder: Path = DECODER,
 ) -> ASGIApp:
     """The server's application.
 
@@ -218,10 +224,13 @@ def create_app(
         max_pixels: limit of an upload; that of its bytes follows from it.
         names: host names, besides addresses, under which browsers reach it.
         uploads_bytes: limit of all uploads at a time, but room for one of the largest is always given.
+        decoder: folder of the decoder for browsers; where it or its model is missing, the page shows the server's PNG.
     """
     studio, worker, judge = Studio(codec, max_pixels), Worker(), Worker()
     limit_bytes = BYTES_PER_PX * max_pixels + HEAD_BYTES
     uploads = Uploads(limit_bytes, max(uploads_bytes, limit_bytes))
+    model = codec.weights.model_id.hex()
+    decodes = all((decoder / part).exists() for part in ("vendor/kernel.wasm", f"models/{model}.onnx"))
     app = FastAPI(openapi_url=None)
 
     @app.get("/about")
@@ -230,7 +239,8 @@ def create_app(
             "max_bytes": limit_bytes,
             "max_pixels": max_pixels,
             "peers": writable_peers(),
-            "model": codec.weights.model_id.hex(),
+            "model": model,
+            "decoder": decodes,
         }
 
     @app.post("/pictures")
@@ -277,6 +287,14 @@ def create_app(
         media_type = "image/x-yoto" if setting.form == "yoto" else f"image/{PEERS[setting.form].suffix}"
         return Response(data, media_type=media_type, headers={"Content-Disposition": "attachment"})
 
+    if decodes:
+
+        @app.get("/web/yoto.js")
+        async def yoto() -> FileResponse:
+            return FileResponse(decoder / "yoto.js")
+
+        for part in DECODER_PARTS:
+            app.mount(f"/web/{part}", StaticFiles(directory=decoder / part))
     app.mount("/", StaticFiles(directory=PAGE, html=True))
     _answer_errors_in_one_line(app)
     return Guard(app, names)

@@ -140,6 +140,7 @@ class Studio:
             "bytes": picture.size_bytes,
             "alpha": alpha is not None,
             "sample": key == SAMPLE,
+            "profile": has_other_colours(picture.planes.metadata.icc_profile),
             "yoto": None,
         }
         if picture.header:
@@ -228,6 +229,11 @@ def png(planes: Planes) -> bytes:
     profile = planes.metadata.icc_profile or None
     to_pil(Planes(planes.colour, planes.alpha)).save(buffer, "PNG", compress_level=1, icc_profile=profile)
     return buffer.getvalue()
+
+
+def has_other_colours(icc_profile: bytes) -> bool:
+    """Whether a colour profile names another space than sRGB, as far as its description tells."""
+    return bool(icc_profile) and b"sRGB" not in icc_profile.replace(b"\0", b"")  # ASCII or UTF-16
 
 
 def colour_bytes(data: bytes) -> int:

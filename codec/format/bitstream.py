@@ -11,7 +11,7 @@ All numbers are little-endian and unsigned. A file is: fixed part, section table
     6      2    quality   0 … 4096; quality / 4096 in [0, 1]
     8      4    width     1 … 2^24 px
     12     4    height    1 … 2^24 px
-    16     6    model     first bytes of the SHA-256 of the weights file; zeros if no tile has symbols
+    16     6    model     start of its id, see `network/weights.py`; zeros if no tile has symbols
     22     1    tile      side of a tile in units of 64 px, 1 … 255
 
     section table
@@ -123,7 +123,7 @@ class Header:
     Attributes:
         width, height: px.
         quality: integer rate point, 0 … 4096.
-        model_id: first six bytes of the SHA-256 of the weights.
+        model_id: first six bytes of the model's id.
         colour: three channels, else one.
         alpha: an alpha channel is present.
         tile_px: side of the tiles, a multiple of 64 px.

@@ -1,4 +1,4 @@
-"""Building blocks that know no codec: FiLM, residual blocks, rounding, the Gaussian rate.
+"""Building blocks: FiLM, residual blocks, rounding, the Gaussian rate.
 
 Feature maps are float32 (or bfloat16 under autocast), shape (B, C, H, W). The condition is a float32
 vector (B, K) in [-1, 1], one entry per loss coefficient; see `training/loss.py`.
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Activations of the prior nets are clipped here in training, so that freezing to integers clips nothing new.
-ACTIVATION_MAX = 8.0
+from codec.network.config import LAPPED_SPAN, ModelConfig
+from codec.network.layout import ACTIVATION_MAX
 
 
 class ConditionNet(nn.Module):
@@ -73,21 +73,29 @@ class Depthwise(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """x + project(gate(expand(FiLM(depthwise 3×3(x))))), the identity at the start."""
+    """x + project(hidden(x)), the identity at the start; hidden units are value·gate(…), bounded."""
 
-    def __init__(self, cond_width: int, channels: int, expansion: float) -> None:
+    def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
-        hidden = int(channels * expansion)
+        units = int(channels * config.expansion)
+        self.gate = F.silu if config.gate == "silu" else F.relu
+        self.hidden_max = config.hidden_max
         self.depthwise = Depthwise(channels)
-        self.film = FiLM(cond_width, channels)
-        self.expand = Pointwise(channels, 2 * hidden)
-        self.project = Pointwise(hidden, channels)
+        self.film = FiLM(config.cond_width, channels)
+        self.expand = Pointwise(channels, 2 * units)
+        self.project = Pointwise(units, channels)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+    def hidden(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Hidden units (B, expansion·C, H, W) of x (B, C, H, W)."""
         value, gate = self.expand(self.film(self.depthwise(x), cond)).chunk(2, dim=1)
-        return x + self.project(value * F.relu(gate))
+        hidden = value * self.gate(gate)
+        return hidden.clamp(-self.hidden_max, self.hidden_max) if self.hidden_max else hidden
+
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Map x (B, C, H, W) and the embedded condition (B, width) to (B, C, H, W)."""
+        return x + self.project(self.hidden(x, cond))
 
 
 class Lapped(nn.Module):
@@ -97,12 +105,10 @@ class Lapped(nn.Module):
     behind the inverse transform. Tran, Liang & Tu 2003, doi:10.1109/TSP.2003.811222.
     """
 
-    SPAN = 16
-
     def __init__(self) -> None:
         super().__init__()
-        self.rows = nn.Parameter(torch.eye(self.SPAN))
-        self.columns = nn.Parameter(torch.eye(self.SPAN))
+        self.rows = nn.Parameter(torch.eye(LAPPED_SPAN, device="cpu"))
+        self.columns = nn.Parameter(torch.eye(LAPPED_SPAN, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter (B, C, H, W), sides multiples of 16 px."""
@@ -110,9 +116,9 @@ class Lapped(nn.Module):
         return self._filter(x, self.columns).transpose(2, 3)
 
     def _filter(self, x: Tensor, matrix: Tensor) -> Tensor:
-        half = self.SPAN // 2
+        half = LAPPED_SPAN // 2
         first, inner, last = x[..., :half], x[..., half:-half], x[..., -half:]
-        windows = inner.reshape(*inner.shape[:-1], -1, self.SPAN) @ matrix.T
+        windows = inner.reshape(*inner.shape[:-1], -1, LAPPED_SPAN) @ matrix.T
         return torch.cat([first, windows.flatten(-2), last], dim=-1)
 
 

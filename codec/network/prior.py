@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.network.config import PASSES, SCALES_LEVELS, SCALES_MIN, SCALES_STEP, Z_INDEX_START, ModelConfig
+from codec.network.config import PASSES, ModelConfig
 from codec.network.layers import (
     Depthwise,
     FiLMPointwise,
@@ -15,7 +17,10 @@ from codec.network.layers import (
     gaussian_bits,
     round_ste,
 )
+from codec.network.layout import prior_layers
 from codec.network.transforms import context_features
+
+Quantiser = Callable[[Tensor, Tensor], Tensor]
 
 
 def to_phases(x: Tensor) -> Tensor:
@@ -40,19 +45,30 @@ def of_pass(x: Tensor, k: int, blocks: int = 1) -> Tensor:
     return torch.stack([groups[..., (k + phase) % PASSES, :].flatten(-2) for phase in range(4)])
 
 
+def dense(config: ModelConfig, name: str) -> FiLMPointwise:
+    """A dense layer of the table."""
+    layer = prior_layers(config)[name]
+    return FiLMPointwise(config.cond_width, layer.in_channels, layer.out_channels)
+
+
+def depthwise(config: ModelConfig, name: str) -> Depthwise:
+    """A depthwise layer of the table."""
+    return Depthwise(prior_layers(config)[name].out_channels)
+
+
 class HyperSynthesis(nn.Module):
     """h_s: z_hat (B, Z, h/4, w/4) → hyper-features (B, D, h, w) in [0, ACTIVATION_MAX]."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        d, width = config.D, config.cond_width
-        self.up1 = FiLMPointwise(width, config.Z, 4 * d)
-        self.spatial1 = Depthwise(d)
-        self.up2 = FiLMPointwise(width, d, 4 * d)
-        self.spatial2 = Depthwise(d)
-        self.out = FiLMPointwise(width, d, d)
+        self.up1 = dense(config, "h_s.up1")
+        self.spatial1 = depthwise(config, "h_s.spatial1")
+        self.up2 = dense(config, "h_s.up2")
+        self.spatial2 = depthwise(config, "h_s.spatial2")
+        self.out = dense(config, "h_s.out")
 
     def forward(self, z_hat: Tensor, cond: Tensor) -> Tensor:
+        """Map z_hat and the embedded condition (B, width) to the features."""
         h = F.pixel_shuffle(clipped_relu(self.up1(z_hat, cond)), 2)
         h = clipped(self.spatial1(h))
         h = F.pixel_shuffle(clipped_relu(self.up2(h, cond)), 2)
@@ -65,13 +81,12 @@ class ContextPass(nn.Module):
 
     def __init__(self, config: ModelConfig, number: int) -> None:
         super().__init__()
-        d, width = config.D, config.cond_width
         self.number = number
-        self.context_bias = nn.Parameter(torch.zeros(d))
-        self.spatial = Depthwise(d)
-        self.mix = FiLMPointwise(width, 2 * d, d)
-        self.hidden = FiLMPointwise(width, d, d)
-        self.head = FiLMPointwise(width, d, 2 * config.M)
+        self.context_bias = nn.Parameter(torch.zeros(config.D))
+        self.spatial = depthwise(config, f"passes.{number}.spatial")
+        self.mix = dense(config, f"passes.{number}.mix")
+        self.hidden = dense(config, f"passes.{number}.hidden")
+        self.head = dense(config, f"passes.{number}.head")
 
     def forward(self, embedded: Tensor, hyper: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
         """Means and indexes, each (4, B, h·w/4, M/4), laid out as `of_pass` does."""
@@ -94,20 +109,33 @@ class Prior(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.h_s = HyperSynthesis(config)
-        self.embed = FiLMPointwise(config.cond_width, 2 * config.M, config.D)
+        self.embed = dense(config, "embed")
         self.passes = nn.ModuleList(ContextPass(config, number) for number in range(PASSES))
-        self.z_index = nn.Linear(config.cond_width, config.Z)  # added to Z_INDEX_START
+        self.z_index = nn.Linear(config.cond_width, config.Z)  # added to z_index_start
         nn.init.zeros_(self.z_index.weight)
         nn.init.zeros_(self.z_index.bias)
 
+    def scale_of(self, index: Tensor) -> Tensor:
+        """σ of a real-valued row of the scale table."""
+        config = self.config
+        return config.scales_min * torch.exp(config.scales_step * index.clamp(0.0, config.scales_levels - 1.0))
+
     def z_bits(self, z: Tensor, cond: Tensor, noise: bool) -> Tensor:
         """Bits of z per sample, (B,)."""
-        scales = index_to_scale(Z_INDEX_START + self.z_index(cond))[:, :, None, None]
+        scales = self.scale_of(self.config.z_index_start + self.z_index(cond))[:, :, None, None]
         return gaussian_bits(perturb(z, noise), scales).sum(dim=(1, 2, 3))
 
-    def forward(self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool) -> tuple[Tensor, Tensor]:
-        """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,)."""
+    def forward(
+        self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool, quantise: Quantiser | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,).
+
+        Args:
+            quantise: makes symbols of residuals and their deviations, (4, B, h·w/4, M/4), instead of rounding them;
+                then `noise` has no effect.
+        """
         hyper = self.h_s(z_hat, cond)
         height, width = y.shape[2:]
         latents = to_phases(y).reshape(4, len(y), -1, PASSES, y.shape[1] // PASSES)  # (4, B, h·w/4, PASSES, M/4)
@@ -121,21 +149,18 @@ class Prior(nn.Module):
             scale = of_pass(norm, k)[:, :, None]
             mean = clipped(mean) * scale
             residual = torch.stack([latents[phase, :, :, (k + phase) % PASSES] for phase in range(4)]) - mean
-            sigma = index_to_scale(index + torch.log(scale / SCALES_MIN) / SCALES_STEP)
-            bits = bits + gaussian_bits(perturb(residual, noise), sigma).sum(dim=(0, 2, 3))
-            decoded.append(round_ste(residual) + mean)
+            sigma = self.scale_of(index + torch.log(scale / self.config.scales_min) / self.config.scales_step)
+            symbols = quantise(residual, sigma) if quantise else round_ste(residual)
+            priced = symbols if quantise else perturb(residual, noise)
+            bits = bits + gaussian_bits(priced, sigma).sum(dim=(0, 2, 3))
+            decoded.append(symbols + mean)
             if k + 1 < PASSES:
-                features = context_features(decoded[k], scale, -1).flatten(1, 2)
+                features = context_features(self.config, decoded[k], scale, -1).flatten(1, 2)
                 seen = (features @ of_pass(self.embed.weight, k, 2).mT).reshape(*residual.shape[:3], -1)
                 embedded = embedded + from_phases(seen, height, width) * factor
         # Group g of a phase was coded in pass (g - phase) mod 4.
         phases = [torch.cat([decoded[(g - p) % PASSES][p] for g in range(PASSES)], dim=-1) for p in range(4)]
         return from_phases(torch.stack(phases), height, width), bits
-
-
-def index_to_scale(index: Tensor) -> Tensor:
-    """σ of a real-valued row of the scale table."""
-    return SCALES_MIN * torch.exp(SCALES_STEP * index.clamp(0.0, SCALES_LEVELS - 1.0))
 
 
 def perturb(value: Tensor, noise: bool) -> Tensor:

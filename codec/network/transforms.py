@@ -8,29 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.network.config import FEATURE_MAX, LMBDA_MAX, LMBDA_MIN, MAGNITUDE_MAX, ModelConfig
+from codec.network.config import PIXELS, ModelConfig
 from codec.network.layers import ConditionNet, Depthwise, FiLMPointwise, Lapped, Pointwise, ResidualBlock
-
-
-def quality_to_lmbda(quality: Tensor | float) -> Tensor:
-    """λ of a quality in [0, 1], log-uniform between LMBDA_MIN and LMBDA_MAX."""
-    quality = torch.as_tensor(quality, dtype=torch.float32)
-    return LMBDA_MIN * torch.exp(quality * math.log(LMBDA_MAX / LMBDA_MIN))
-
-
-def condition_lmbda(condition: Tensor) -> Tensor:
-    """λ of conditions (B, K), whose first entry is 2·quality - 1, as (B, 1)."""
-    return quality_to_lmbda((condition[:, :1] + 1.0) / 2.0)
-
-
-def latent_gain(condition: Tensor) -> Tensor:
-    """Inverse of the uniform step that is optimal at high rate, (B, K) → (B, 1, 1, 1).
-
-    D = Δ²/12 and dR/dD = -3/(2·ln 2·D) for three channels give Δ = sqrt(12·D), D = 3/(2·ln 2·λ·255²) in the
-    sum over a pixel's channels.
-    """
-    distortion = 3.0 / (2.0 * math.log(2.0) * condition_lmbda(condition) * 255.0**2)
-    return torch.rsqrt(12.0 * distortion)[:, :, None, None]
 
 
 def full_precision(x: Tensor) -> torch.autocast:
@@ -38,59 +17,69 @@ def full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def latent_blocks(config: ModelConfig) -> nn.ModuleList:
-    """Blocks that work on latents in units of their deviation, which differs a hundredfold between channels."""
-    return nn.ModuleList(
-        ResidualBlock(config.cond_width, config.M, config.expansion) for _ in range(config.latent_blocks)
-    )
+def residual_blocks(count: int, config: ModelConfig, channels: int) -> nn.ModuleList:
+    return nn.ModuleList(ResidualBlock(config, channels) for _ in range(count))
 
 
 class Analysis(nn.Module):
-    """g_a: x (B, 3, H, W) → y (B, M, H/16, W/16), before the gain; `std` (M, 1, 1) is y's deviation."""
+    """g_a: x (B, 3, H, W) → y (B, M, H/16, W/16), before the gain.
+
+    x ─ lapped ─ 4×4 cells + free channels ─ blocks at 1/4 ─ head ─ blocks at 1/8 ─ tail ─ y
+    Without its blocks it is a lapped 16×16 DCT of which the M strongest bands are kept.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        n, width = config.N, config.cond_width
+        self.config = config
+        fine = PIXELS + config.extra
         self.lapped = Lapped()
-        self.head = Pointwise(192, n)
-        self.blocks = nn.ModuleList(ResidualBlock(width, n, config.expansion) for _ in range(config.analysis_blocks))
-        self.tail = Pointwise(4 * n, config.M)
-        self.latent_blocks = latent_blocks(config)
+        self.blocks = residual_blocks(config.analysis_blocks, config, fine)
+        self.head = Pointwise(4 * fine, config.N)
+        self.coarse = residual_blocks(config.analysis_coarse, config, config.N)
+        self.tail = Pointwise(4 * config.N, config.M)
 
-    def forward(self, x: Tensor, std: Tensor, cond: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Map x, sides multiples of 16, and the embedded condition (B, width) to y."""
+        scale = self.config.fine_scale
         with full_precision(x):
-            h = self.head(F.pixel_unshuffle(self.lapped(x - 0.5), 8))
+            h = F.pixel_unshuffle(self.lapped(x - 0.5), 4) * scale
+            h = F.pad(h, (0, 0, 0, 0, 0, self.config.extra)).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             h = block(h, cond)
         with full_precision(x):
-            y = self.tail(F.pixel_unshuffle(h, 2)) / std
-        for block in self.latent_blocks:
-            y = block(y, cond)
-        return y * std
+            h = self.head(F.pixel_unshuffle(h, 2) / scale)
+        for block in self.coarse:
+            h = block(h, cond)
+        with full_precision(x):
+            return self.tail(F.pixel_unshuffle(h, 2))
 
 
 class Synthesis(nn.Module):
-    """g_s: y_hat (B, M, H/16, W/16), divided by the gain → x_hat (B, 3, H, W), about [0, 1]; `std` as in g_a."""
+    """g_s: y_hat (B, M, H/16, W/16), divided by the gain → x_hat (B, 3, H, W), about [0, 1]. g_a backwards."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        n, width = config.N, config.cond_width
-        self.latent_blocks = latent_blocks(config)
-        self.head = Pointwise(config.M, 4 * n)
-        self.blocks = nn.ModuleList(ResidualBlock(width, n, config.expansion) for _ in range(config.synthesis_blocks))
-        self.tail = Pointwise(n, 192)
+        self.config = config
+        fine = PIXELS + config.extra
+        self.head = Pointwise(config.M, 4 * config.N)
+        self.coarse = residual_blocks(config.synthesis_coarse, config, config.N)
+        self.tail = Pointwise(config.N, 4 * fine)
+        self.blocks = residual_blocks(config.synthesis_blocks, config, fine)
         self.lapped = Lapped()
 
-    def forward(self, y_hat: Tensor, std: Tensor, cond: Tensor) -> Tensor:
-        y_hat = y_hat / std
-        for block in self.latent_blocks:
-            y_hat = block(y_hat, cond)
+    def forward(self, y_hat: Tensor, cond: Tensor) -> Tensor:
+        """Map y_hat and the embedded condition (B, width) to x_hat, not clipped."""
+        scale = self.config.fine_scale
         with full_precision(y_hat):
-            h = F.pixel_shuffle(self.head(y_hat * std), 2)
+            h = F.pixel_shuffle(self.head(y_hat), 2).contiguous(memory_format=torch.channels_last)
+        for block in self.coarse:
+            h = block(h, cond)
+        with full_precision(y_hat):
+            h = F.pixel_shuffle(self.tail(h), 2).contiguous(memory_format=torch.channels_last) * scale
         for block in self.blocks:
             h = block(h, cond)
         with full_precision(y_hat):
-            return self.lapped(F.pixel_shuffle(self.tail(h), 8)) + 0.5
+            return self.lapped(F.pixel_shuffle(h[:, :PIXELS] / scale, 4)) + 0.5
 
 
 class HyperAnalysis(nn.Module):
@@ -106,6 +95,7 @@ class HyperAnalysis(nn.Module):
         self.tail = FiLMPointwise(width, d, config.Z)
 
     def forward(self, features: Tensor, cond: Tensor) -> Tensor:
+        """Map features and the embedded condition (B, width) to z, not rounded."""
         h = F.relu(self.head(features, cond))
         h = F.relu(self.down1(F.pixel_unshuffle(h, 2)))
         h = F.relu(self.down2(F.pixel_unshuffle(self.spatial(h), 2)))
@@ -131,29 +121,43 @@ class Transforms(nn.Module):
         self.channel_std: Tensor
         self.register_buffer("channel_std", torch.ones(config.M))
 
+    def lmbda(self, condition: Tensor) -> Tensor:
+        """λ of conditions (B, K), whose first entry is 2·quality - 1, as (B, 1)."""
+        low, high = self.config.lmbda_min, self.config.lmbda_max
+        return low * torch.exp((condition[:, :1] + 1.0) / 2.0 * math.log(high / low))
+
+    def latent_gain(self, condition: Tensor) -> Tensor:
+        """Inverse of the uniform step that is optimal at high rate, (B, K) → (B, 1, 1, 1).
+
+        D = Δ²/12 and dR/dD = -3/(2·ln 2·D) for three channels give Δ = sqrt(12·D), D = 3/(2·ln 2·λ·255²) in the
+        sum over a pixel's channels.
+        """
+        distortion = 3.0 / (2.0 * math.log(2.0) * self.lmbda(condition) * 255.0**2)
+        return torch.rsqrt(12.0 * distortion)[:, :, None, None]
+
     def normaliser(self, condition: Tensor) -> Tensor:
         """Expected deviation of each channel of y at this condition, (B, M, 1, 1)."""
-        return latent_gain(condition) * self.channel_std[None, :, None, None]
+        return self.latent_gain(condition) * self.channel_std[None, :, None, None]
 
     def analyse(self, x: Tensor, condition: Tensor) -> Tensor:
         """Map x (B, 3, H, W) in [0, 1], sides multiples of 16, to y in quantiser steps, (B, M, H/16, W/16)."""
         cond = self.condition_net(condition)
-        gain = latent_gain(condition) * torch.exp(self.encoder_gain(cond))[:, :, None, None]
-        return self.g_a(x, self.channel_std[:, None, None], cond) * gain
+        gain = self.latent_gain(condition) * torch.exp(self.encoder_gain(cond))[:, :, None, None]
+        return self.g_a(x, cond) * gain
 
     def hyper_analyse(self, y: Tensor, condition: Tensor) -> Tensor:
         """Map y (B, M, h, w), h and w multiples of 4, to z, not yet rounded, (B, Z, h/4, w/4)."""
-        features = context_features(y, self.normaliser(condition))
+        features = context_features(self.config, y, self.normaliser(condition))
         return self.h_a(features, self.condition_net(condition)).float()
 
     def synthesise(self, y_hat: Tensor, condition: Tensor) -> Tensor:
         """Map y_hat (B, M, h, w) to x_hat (B, 3, 16h, 16w), about [0, 1], not clipped."""
         cond = self.condition_net(condition)
-        gain = torch.exp(self.decoder_gain(cond))[:, :, None, None] / latent_gain(condition)
-        return self.g_s(y_hat * gain, self.channel_std[:, None, None], cond)
+        gain = torch.exp(self.decoder_gain(cond))[:, :, None, None] / self.latent_gain(condition)
+        return self.g_s(y_hat * gain, cond)
 
 
-def context_features(y: Tensor, norm: Tensor, dim: int = 1) -> Tensor:
+def context_features(config: ModelConfig, y: Tensor, norm: Tensor, dim: int = 1) -> Tensor:
     """Inputs of h_a and the context, twice as many channels: y in units of its deviation, and log2(1 + |y|)."""
-    magnitude = torch.log2(1.0 + y.abs()).clamp_max(MAGNITUDE_MAX)
-    return torch.cat([(y / norm).clamp(-FEATURE_MAX, FEATURE_MAX), magnitude], dim=dim)
+    magnitude = torch.log2(1.0 + y.abs()).clamp_max(config.magnitude_max)
+    return torch.cat([(y / norm).clamp(-config.feature_max, config.feature_max), magnitude], dim=dim)

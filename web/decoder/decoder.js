@@ -111,7 +111,7 @@ export class Decoder {
     const { grid, header } = this;
     const inside = grid.common(box, grid.picture);
     const outer = grid.withMargin(box);
-    const pixels = header.tiles[tile].length ? await this.#synthesised(tile, outer) : null;
+    const pixels = this.#hasSymbols(tile) ? await this.#synthesised(tile, outer) : null;
     this.#release(grid.touching(outer));
     const part = this.#levels(pixels, outer, inside);
     if (header.plain[tile]?.length) {
@@ -121,12 +121,17 @@ export class Decoder {
     return part;
   }
 
+  /** In version 1 every tile has. */
+  #hasSymbols(tile) {
+    return this.header.version === 1 || this.header.tiles[tile].length > 0;
+  }
+
   /** Pixels (…, 3) of a box around a part of a tile. */
   async #synthesised(tile, outer) {
     const [h, w] = [(outer.bottom - outer.top) / 16, (outer.right - outer.left) / 16];
     const yHat = new Float32Array(h * w * this.prior.config.M);
     const around = this.grid.touching(outer);
-    const learned = around.filter((number) => this.header.tiles[number].length);
+    const learned = around.filter((number) => this.#hasSymbols(number));
     for (const number of learned) await this.#holdLatents(number);
     if (learned.length < around.length) this.#extend(tile, outer, yHat);
     for (const number of learned) this.#copyLatents(number, outer, yHat);
@@ -181,7 +186,7 @@ export class Decoder {
       width: right - left,
       height: bottom - top,
       colour: this.header.colour,
-      masked: this.header.tiles[number].length > 0,
+      masked: this.#hasSymbols(number),
       crc: section.content,
       name,
     });

@@ -1,5 +1,6 @@
 // The page: one picture, uploaded once; what the slider asks for is fetched, and answers that come too late are dropped.
 
+import * as decoding from "./decoding.js";
 import * as view from "./view.js";
 
 const SLIDER_PAUSE_MS = 80; // as long as the slider moves faster than this, nothing is asked for
@@ -11,7 +12,7 @@ const PEER_NAMES = { jpeg: "JPEG", webp: "WebP", avif: "AVIF", jpegxl: "JPEG XL"
 
 const $ = (id) => document.getElementById(id);
 const chosen = (name) => document.querySelector(`[name=${name}]:checked`).value;
-const state = { about: null, picture: null, request: new AbortController(), timer: 0 };
+const state = { about: null, picture: null, file: undefined, request: new AbortController(), timer: 0 };
 
 // Words for numbers
 
@@ -34,22 +35,18 @@ function setFigure(id, value, unit) {
 
 // Talking to the server
 
-async function ask(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch (error) {
+async function send(path, options) {
+  const response = await fetch(path, options).catch((error) => {
     if (error.name === "AbortError") throw error;
     throw new Error("the server does not answer; is it still running?");
-  }
+  });
+  if (response.ok) return response;
   const answer = await response.json().catch(() => ({ error: "the server is busy; try again in a moment" }));
-  if (!response.ok) {
-    const error = new Error(answer.error);
-    error.status = response.status;
-    throw error;
-  }
-  return answer;
+  throw Object.assign(new Error(answer.error), { status: response.status });
 }
+
+const ask = async (path, options) => (await send(path, options)).json();
+const askBytes = async (path, options) => new Uint8Array(await (await send(path, options)).arrayBuffer());
 
 /** Where a file's figures, its picture or itself are; `setting` adds to quality and effort. */
 function address(what, setting = {}) {
@@ -57,23 +54,14 @@ function address(what, setting = {}) {
   return `pictures/${state.picture.id}/${what}?${query}`;
 }
 
-async function loadImage(path, description, signal) {
-  const image = new Image();
-  image.alt = description;
-  image.draggable = false;
-  image.src = path;
-  const stop = () => (image.src = "");
-  signal.addEventListener("abort", stop);
-  try {
-    await image.decode();
-  } catch {
-    signal.throwIfAborted();
-    throw new Error("the server sent no picture; try again");
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
-  signal.throwIfAborted();
-  return image;
+/** What a file decodes to, decoded here if that can be: { picture, seconds, data }, the last two only then. */
+async function decoded(setting, description, signal) {
+  const path = address("file", setting);
+  if (decoding.possible() && !state.picture.profile) {
+    const file = await decoding.decode(await askBytes(path, { signal }), description, signal);
+    if (file) return file;
+  } else decoding.warmUp(() => askBytes(path));
+  return { picture: await decoding.loadImage(address("decoded.png", setting), description, signal) };
 }
 
 function showError(error) {
@@ -105,7 +93,7 @@ async function open(name, upload) {
   try {
     const picture = await upload();
     signal.throwIfAborted();
-    const original = await loadImage(`pictures/${picture.id}/original.png`, "Original", signal);
+    const original = await decoding.loadImage(`pictures/${picture.id}/original.png`, "Original", signal);
     Object.assign(state, { picture, name, upload, original });
     showPicture();
     if (picture.yoto) showFile();
@@ -185,9 +173,9 @@ async function code(signal) {
   const { width, height } = state.picture;
   if (width * height > PREVIEW_FROM_PX) await preview(signal);
   const ours = await ask(address("encode"), { signal });
-  const decoded = await loadImage(address("decoded.png"), "Decoded from the .yoto file", signal);
-  showOurs(ours);
-  showSides(["Original", state.original], [`yoto · ${decibels(ours.psnr_db)}`, decoded]);
+  const file = await decoded({}, "Decoded from the .yoto file", signal);
+  showOurs(ours, file);
+  showSides(["Original", state.original], [`yoto · ${decibels(ours.psnr_db)}`, file.picture]);
   const against = chosen("against");
   if (against === "original") {
     $("duel").hidden = true;
@@ -200,8 +188,8 @@ async function preview(signal) {
   const part = view.visiblePart(PREVIEW_SIDE_PX);
   const region = `${part.x},${part.y},${part.width},${part.height}`;
   const figures = await ask(address("encode", { region }), { signal });
-  const image = await loadImage(address("decoded.png", { region }), "A part, decoded", signal);
-  view.showPart(part, image);
+  const { picture } = await decoded({ region }, "A part, decoded", signal);
+  view.showPart(part, picture);
   $("right-name").textContent = "yoto · a part";
   const [value, unit] = size((figures.bpp * state.picture.width * state.picture.height) / 8);
   setFigure("bytes", `≈${value}`, unit);
@@ -210,7 +198,7 @@ async function preview(signal) {
   $("ratio").textContent = "The outlined part; the whole follows.";
 }
 
-function showOurs(ours) {
+function showOurs(ours, { seconds, data }) {
   const { width, height, alpha, bytes, sample } = state.picture;
   setFigure("bytes", ...size(ours.bytes));
   setFigure("bpp", ours.bpp.toFixed(3), "bpp");
@@ -220,10 +208,13 @@ function showOurs(ours) {
   for (const id of Object.keys(similarity)) setFigure(id, "…");
   const times = ((3 + alpha) * width * height) / ours.bytes;
   const upload = sample ? "" : `; the upload has ${grouped(bytes)}`;
+  const here = seconds ? ` Decoded in this browser in ${seconds.toFixed(2)} s.` : "";
   $("ratio").textContent =
-    `${grouped(ours.bytes)} bytes${upload}. ${times.toFixed(times < 10 ? 1 : 0)} times smaller than raw.`;
+    `${grouped(ours.bytes)} bytes${upload}. ${times.toFixed(times < 10 ? 1 : 0)} times smaller than raw.${here}`;
   $("figures").classList.remove("stale");
-  setDownload("download", address("file"), "yoto");
+  if (state.file) URL.revokeObjectURL(state.file);
+  state.file = data && URL.createObjectURL(new Blob([data], { type: "image/x-yoto" }));
+  setDownload("download", state.file ?? address("file"), "yoto");
   setDownload("download-png", address("decoded.png"), "png");
 }
 
@@ -240,8 +231,8 @@ async function duel(peer, signal) {
   const settings = [{ against: peer }, { form: peer }];
   const theirs = await ask(address("encode", settings[1]), { signal });
   const ours = await ask(address("encode", settings[0]), { signal });
-  const left = await loadImage(address("decoded.png", settings[1]), `Decoded from ${name}`, signal);
-  const right = await loadImage(address("decoded.png", settings[0]), "Decoded from a .yoto file of as many bytes", signal);
+  const left = await decoding.loadImage(address("decoded.png", settings[1]), `Decoded from ${name}`, signal);
+  const { picture: right } = await decoded(settings[0], "Decoded from a .yoto file of as many bytes", signal);
   showSides([`${name} · ${decibels(theirs.psnr_db)}`, left], [`yoto · ${decibels(ours.psnr_db)}`, right]);
   showDuel(name, ours, theirs);
   judge([{}, ...settings], signal);
@@ -329,6 +320,7 @@ addEventListener("drop", (event) => {
 async function start() {
   try {
     state.about = await ask("about");
+    if (state.about.decoder) await decoding.start();
     for (const id of ["sample", "open"]) $(id).disabled = false;
     for (const input of document.querySelectorAll("#against input")) {
       input.disabled = input.value !== "original" && !state.about.peers.includes(input.value);

@@ -1,0 +1,97 @@
+"""The decoder's stage: synthesis and prior trained on what the encoder really sends.
+
+Training prices latents with noise and rounds them; the encoder rounds towards zero where that saves more bits than it
+costs error, looks at the picture, and corrects the latents by a Newton step (`codec/quantise.py`, which needs the
+frozen prior and an entropy coder; here the same rules on the network in floating point). With everything before the
+bits frozen, the rest can learn to undo what that does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from codec.network.layers import gaussian_bits
+from codec.network.model import ModelOutput, YotoModel
+
+# As in codec/quantise.py; a test holds them together.
+RDO_BITS, RDO_BITS_REFINED = 25.0, 15.0
+NEWTON_SHARE = 0.7
+CURVATURE = 17.312340490667562
+
+# All that decides about the symbols; the condition's embedding among it, since the analysis reads it.
+ENCODER = ("transforms.g_a.", "transforms.h_a.", "transforms.encoder_gain.", "transforms.condition_net.")
+
+
+def freeze_encoder(model: YotoModel) -> None:
+    """Keep the symbols of every picture as they are, but for the prior's part in them."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(ENCODER))
+
+
+def rounded_for_rate(residual: Tensor, sigma: Tensor, rdo_bits: Tensor | float) -> Tensor:
+    """Symbols of residuals: a magnitude must be worth its bits, else it takes the next lower one.
+
+    Gradients pass as if nothing had been rounded.
+    """
+    with torch.no_grad():
+        magnitude = residual.abs()
+        levels = magnitude.round()
+        lower = (levels - 1.0).clamp_min(0.0)
+        saved = gaussian_bits(levels, sigma) - gaussian_bits(lower, sigma)
+        least = levels - 0.5 + (saved / (2.0 * rdo_bits)).clamp(0.0, 1.0)
+        symbols = torch.where(magnitude < least, lower, levels) * residual.sign()
+    return residual + (symbols - residual).detach()
+
+
+class SentModel(nn.Module):
+    """`YotoModel` behind the encoder's choice of symbols at the default effort, for all samples of a batch."""
+
+    def __init__(self, model: YotoModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, condition: Tensor) -> ModelOutput:
+        """As `YotoModel.forward`, but with the bits of the symbols themselves."""
+        transforms, prior = self.model.transforms, self.model.prior
+        with torch.no_grad():
+            y = transforms.analyse(x, condition)
+            z_hat = transforms.hyper_analyse(y, condition).round()
+        y, rdo_bits = self.choose(x, y, z_hat, condition)
+        cond = transforms.condition_net(condition)
+        y_hat, y_bits = self.coded(y, z_hat, condition, cond, rdo_bits)
+        z_bits = prior.z_bits(z_hat, cond, noise=False)
+        return ModelOutput(transforms.synthesise(y_hat, condition), y_bits, z_bits)
+
+    def coded(
+        self, y: Tensor, z_hat: Tensor, condition: Tensor, cond: Tensor, rdo_bits: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        def quantise(residual: Tensor, sigma: Tensor) -> Tensor:
+            return rounded_for_rate(residual, sigma, rdo_bits)
+
+        return self.model.prior(y, z_hat, self.model.transforms.normaliser(condition), cond, False, quantise)
+
+    def choose(self, x: Tensor, y: Tensor, z_hat: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents to quantise and what a unit of error is worth (1, B, 1, 1): the corrected ones where that is cheaper.
+
+        The encoder decides so for each block of latents, here for each crop.
+        """
+        transforms = self.model.transforms
+        scale = transforms.lmbda(condition)[:, 0] * 255.0**2 / x.shape[1]
+
+        def error_bits(y_hat: Tensor) -> Tensor:
+            return scale * (transforms.synthesise(y_hat, condition) - x).square().sum(dim=(1, 2, 3))
+
+        with torch.no_grad():
+            cond = transforms.condition_net(condition)
+            draft, draft_bits = self.coded(y, z_hat, condition, cond, RDO_BITS)
+        with torch.enable_grad():
+            error = error_bits(draft.requires_grad_())
+            (gradient,) = torch.autograd.grad(error.sum(), draft)
+        with torch.no_grad():
+            wanted = draft - gradient / CURVATURE
+            refined = y + NEWTON_SHARE * (wanted - y)
+            again, again_bits = self.coded(refined, z_hat, condition, cond, RDO_BITS_REFINED)
+            better = again_bits + error_bits(again) < draft_bits + error
+        rdo_bits = torch.where(better, RDO_BITS_REFINED, RDO_BITS)[None, :, None, None]
+        return torch.where(better[:, None, None, None], refined, y), rdo_bits
