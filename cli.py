@@ -111,13 +111,13 @@ def encode(
     XMP are kept; of several frames the first. Outputs that exist are left alone, with an error, unless --force or
     --skip-existing says otherwise; an output that is a picture is only ever named by -o.
     """
-    from codec.picture.formats import looks_like_picture, missing_plugin, pillows_limit_lifted, readable_suffixes
+    from codec.picture.formats import has_pictures_suffix, missing_plugin, pillows_limit_lifted, readable_suffixes
 
     click.get_current_context().with_resource(pillows_limit_lifted())
     plan = Plan((), None, ".yoto", readable_suffixes(), how.recursive, missing_plugin)
-    place = resolve(inputs, output, plan, looks_like_picture)
+    place = resolve(inputs, output, plan, lambda path: has_pictures_suffix(path) or is_other_file(path))
     work = Encoding(load, quality, target, lossless, effort, not strip, levels, max_pixels, metrics)
-    if isinstance(place, Task) and place.output.suffix.lower() in plan.wanted and not how.quiet:
+    if isinstance(place, Task) and has_pictures_suffix(place.output) and not how.quiet:
         click.echo(f"Warning: {place.output} will hold a .yoto file, whatever its suffix says", err=True)
     if isinstance(place, Plan):
         if metrics:
@@ -172,6 +172,11 @@ def decode(
         return
     suffix = suffix or (".png" if place.output == STREAM else place.output.suffix)
     run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
+
+
+def is_other_file(path: Path) -> bool:
+    """Whether there is a file that `encode` has not made: a drawing, a camera's raw picture, a text."""
+    return path.suffix.lower() != ".yoto" and path.is_file() and not is_yoto(path)
 
 
 def looks_like_yoto(path: Path) -> bool:
