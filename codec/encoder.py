@@ -43,6 +43,7 @@ TILE_PX = 1024
 DEFAULT_EFFORT = 1
 MAX_EFFORT = 8
 SLOW_EFFORT = 4  # from which on plain blocks take ten times as long for half a percent
+NO_PICTURE_BITS = 1e9  # of a block that the network makes no numbers of
 NOTHING = (b"", 0)  # a section that a tile does not have
 BAND_LATENTS = 48  # cuts a tile of the usual size and its margin in two, and leaves pictures up to 768 px whole
 
@@ -269,7 +270,8 @@ class Search(NamedTuple):
         tile, error_bits = chosen
         if error_bits is None:
             error_bits = self.look(tile.y_hat, gradient=False).error_bits
-        return block_costs(tile, error_bits, self.model.weights.tables, PLAIN_UNIT_PX // LATENT_STRIDE)
+        costs = block_costs(tile, error_bits, self.model.weights.tables, PLAIN_UNIT_PX // LATENT_STRIDE)
+        return np.nan_to_num(costs, nan=NO_PICTURE_BITS, posinf=NO_PICTURE_BITS)
 
     def look(self, y_hat: IntArray, *, gradient: bool) -> Look:
         """Look at the picture of the tile's symbols; in parts, so that memory is bounded by less than a tile's."""
