@@ -28,7 +28,7 @@ from codec.app.places import Plan, Task, UsageError, resolve
 from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import CodecError, explain
-from codec.format.bitstream import QUALITY_MAX, Region, unpack
+from codec.format.bitstream import Region, unpack
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -228,7 +228,7 @@ def info(source: Path, as_json: bool) -> None:
         "mode": header.mode,
         "version": header.version,
         "kind": header.kind,
-        "quality": None if header.lossless else round(header.quality / QUALITY_MAX, 5),
+        "quality": None if header.lossless else round(header.quality, 5),
         "model": header.model_id.hex(),
         "tile_px": header.tile_px,
         "tiles": len(header.tiles),

@@ -190,7 +190,7 @@ def test_dragging_the_slider_ends_at_its_last_position(page):
     assert 0.6 < quality < 0.8  # released 50 of some 300 px right of the middle
     link = page.part("download").get_attribute("href")
     assert f"quality={quality:g}&" in link
-    assert unpack(page.fetch("download")).quality == round(4096 * quality)
+    assert unpack(page.fetch("download")).rate_point == round(4096 * quality)
 
 
 @pytest.mark.parametrize("name", ["JPEG", "AVIF"])

@@ -37,7 +37,14 @@ ALLOWED = {
         "codec.decoder",
     },
     "codec.target": {"codec.api", "codec.encoder", "codec.format", "codec.metrics", "codec.picture"},
-    "codec.pillow": {"codec.api", "codec.encoder", "codec.errors", "codec.format", "codec.picture"},
+    "codec.pillow": {
+        "codec.api",
+        "codec.encoder",
+        "codec.errors",
+        "codec.format",
+        "codec.picture",
+        "codec.target",
+    },
     "codec": {"codec.api", "codec.errors", "codec.format", "codec.picture", "codec.pillow", "codec.target"},
     "codec.app": {
         "codec.api",
@@ -63,7 +70,17 @@ ALLOWED = {
     },
 }
 OUTSIDE = {"training", "benchmarks", "tests", "compressai"}
-ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
+ARITHMETIC_FREE = {
+    "__future__",
+    "array",
+    "codec",
+    "collections",
+    "dataclasses",
+    "importlib",
+    "struct",
+    "typing",
+    "zlib",
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -103,6 +120,7 @@ def test_all_is_exact_and_sorted():
         "CorruptError",
         "Header",
         "ImageError",
+        "LossWarning",
         "Metadata",
         "ModelMismatchError",
         "NotYotoError",

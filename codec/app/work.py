@@ -136,9 +136,12 @@ class Encoding:
 
     def code(self, given: Path | BytesIO, progress: Progress | None = None) -> Made:
         from codec.picture.image import open_image, to_planes
+        from codec.picture.transparent import without_hidden_colours
 
         image = open_image(given, levels=self.levels, max_pixels=self.max_pixels)
         planes = to_planes(image)
+        if not self.lossless:
+            planes = without_hidden_colours(planes)
         notes = list(planes.notes)
         start = time.perf_counter()
         quality, encodes = self.quality, 1
