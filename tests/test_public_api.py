@@ -38,7 +38,14 @@ ALLOWED = {
         "codec.decoder",
     },
     "codec.target": {"codec.api", "codec.encoder", "codec.format", "codec.metrics", "codec.picture"},
-    "codec.pillow": {"codec.api", "codec.encoder", "codec.errors", "codec.format", "codec.picture"},
+    "codec.pillow": {
+        "codec.api",
+        "codec.encoder",
+        "codec.errors",
+        "codec.format",
+        "codec.picture",
+        "codec.target",
+    },
     "codec": {"codec.api", "codec.errors", "codec.format", "codec.picture", "codec.pillow", "codec.target"},
     "codec.app": {
         "codec.api",
@@ -64,7 +71,17 @@ ALLOWED = {
     },
 }
 OUTSIDE = {"training", "benchmarks", "tests", "compressai"}
-ARITHMETIC_FREE = {"__future__", "collections", "dataclasses", "importlib", "struct", "typing", "zlib", "codec"}
+ARITHMETIC_FREE = {
+    "__future__",
+    "array",
+    "codec",
+    "collections",
+    "dataclasses",
+    "importlib",
+    "struct",
+    "typing",
+    "zlib",
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -104,6 +121,7 @@ def test_all_is_exact_and_sorted():
         "CorruptError",
         "Header",
         "ImageError",
+        "LossWarning",
         "Metadata",
         "ModelMismatchError",
         "NotYotoError",
@@ -167,8 +185,8 @@ def test_constriction_is_imported_in_one_file():
 
 
 def test_pillow_is_imported_where_pictures_come_and_go():
-    comes_and_goes = {"image", "formats", "plain", "api", "batch", "pillow", "target", "work", "peers", "metadata"}
-    assert importers("PIL", "codec", ".") <= comes_and_goes
+    rooms = {"image", "formats", "plain", "metadata", "api", "pillow", "target"}
+    assert importers("PIL", "codec", ".") <= rooms | {"batch", "work", "peers", "savings"}
 
 
 @pytest.mark.parametrize("name", ["errors", "format/bitstream", "__init__"])

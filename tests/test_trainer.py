@@ -257,14 +257,17 @@ def test_two_coefficients_train():
         trainer(dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, num_coefficients=3)))
 
 
-def test_the_decoders_stage_keeps_every_symbol(plateau: checkpoint.State):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_the_decoders_stage_keeps_every_symbol(plateau: checkpoint.State, bfloat16: bool):
     """Analysis, hyper-analysis and gains stay the averaged weights; synthesis and prior move."""
-    run = trainer(dataclasses.replace(CONFIG, decoder_only=True, z_warmup=0, lr=1e-2), plateau)
+    config = dataclasses.replace(CONFIG, decoder_only=True, z_warmup=0, lr=1e-2, bfloat16=bfloat16)
+    run = trainer(config, plateau)
     for _ in range(2):
         assert run.train_step() is not None
     moved = {name for name, p in run.model.named_parameters() if not torch.equal(p, plateau["ema"][name])}
     assert not [name for name in moved if name.startswith(sent.ENCODER)]
-    assert {"transforms.g_s.head.weight", "prior.embed.weight", "prior.h_s.up1.weight"} < moved
+    rest = {n for n, p in run.model.named_parameters() if not n.startswith((*sent.ENCODER, "prior.h_s", "prior.z"))}
+    assert {n for n in rest if n.endswith((".expand.weight", ".mix.weight", "embed.weight", "head.weight"))} <= moved
 
 
 def test_symbols_of_the_decoders_stage_are_the_encoders():

@@ -267,8 +267,7 @@ class Trainer:
                     known = remembered.get(names[parameter], {})
                     if known.keys() == {"momentum_buffer"} or "exp_avg" in known:
                         optimiser.state[parameter] = {
-                            key: value.to(self.device if value.ndim else value.device, torch.float32)
-                            for key, value in known.items()
+                            key: value.to(self.device, torch.float32) for key, value in known.items()
                         }
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch_rng"])
