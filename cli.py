@@ -28,7 +28,7 @@ from codec.app.places import Plan, Task, UsageError, resolve
 from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import CodecError, explain
-from codec.format.bitstream import QUALITY_MAX, Region, unpack
+from codec.format.bitstream import Region, unpack
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -111,13 +111,13 @@ def encode(
     XMP are kept; of several frames the first. Outputs that exist are left alone, with an error, unless --force or
     --skip-existing says otherwise; an output that is a picture is only ever named by -o.
     """
-    from codec.picture.formats import looks_like_picture, missing_plugin, pillows_limit_lifted, readable_suffixes
+    from codec.picture.formats import has_pictures_suffix, missing_plugin, pillows_limit_lifted, readable_suffixes
 
     click.get_current_context().with_resource(pillows_limit_lifted())
     plan = Plan((), None, ".yoto", readable_suffixes(), how.recursive, missing_plugin)
-    place = resolve(inputs, output, plan, looks_like_picture)
+    place = resolve(inputs, output, plan, lambda path: has_pictures_suffix(path) or is_other_file(path))
     work = Encoding(load, quality, target, lossless, effort, not strip, levels, max_pixels, metrics)
-    if isinstance(place, Task) and place.output.suffix.lower() in plan.wanted and not how.quiet:
+    if isinstance(place, Task) and has_pictures_suffix(place.output) and not how.quiet:
         click.echo(f"Warning: {place.output} will hold a .yoto file, whatever its suffix says", err=True)
     if isinstance(place, Plan):
         if metrics:
@@ -174,6 +174,11 @@ def decode(
     run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
 
 
+def is_other_file(path: Path) -> bool:
+    """Whether there is a file that `encode` has not made: a drawing, a camera's raw picture, a text."""
+    return path.suffix.lower() != ".yoto" and path.is_file() and not is_yoto(path)
+
+
 def looks_like_yoto(path: Path) -> bool:
     """Whether a path has the suffix of .yoto files, or is one."""
     return path.suffix.lower() == ".yoto" or (path.is_file() and is_yoto(path))
@@ -223,7 +228,7 @@ def info(source: Path, as_json: bool) -> None:
         "mode": header.mode,
         "version": header.version,
         "kind": header.kind,
-        "quality": None if header.lossless else round(header.quality / QUALITY_MAX, 5),
+        "quality": None if header.lossless else round(header.quality, 5),
         "model": header.model_id.hex(),
         "tile_px": header.tile_px,
         "tiles": len(header.tiles),
@@ -261,6 +266,37 @@ def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec])
 
     found = compare_files(first, second, load)
     report(found.fields, str(found), as_json, False)
+
+
+@main.command("report")
+@click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="Of our files.")
+@click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
+@model_options
+@one_line_errors
+def report_page(inputs: tuple[Path, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]) -> None:
+    """Write an HTML page: the pictures IMG as .yoto files and in other formats, beside what they are stored as."""
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} exists; --force overwrites it")
+    from codec.app import savings
+    from codec.peers import REPORTED, choose_peers
+
+    codec, peers, entries = load(), choose_peers(REPORTED)[0], []
+    for path in inputs:
+        try:
+            entries.append(savings.measure(path, codec, quality, peers))
+            click.echo(f"{path}: measured", err=True)
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
+            click.echo(f"Error: {message if str(path) in message else f'{path}: {message}'}", err=True)
+    if entries:
+        write_output(output, savings.page(entries, quality).encode())
+        click.echo(f"{output}: {len(entries)} of {len(inputs)} pictures")
+    if len(entries) < len(inputs):
+        sys.exit(1)
 
 
 @main.command()

@@ -1,8 +1,12 @@
 """yoto-codec: one learned model, every quality, the same file on every machine.
 
-import codec
-data = codec.encode(image, quality=0.3)
-image = codec.decode(data)
+    import codec
+    data = codec.encode("in.png", quality=0.3)
+    image = codec.decode(data)
+
+`encode` and `decode` take paths, open files and bytes; `encode` also PIL images, arrays and tensors. `Codec` is a
+loaded model, for other weights or devices. `encode_to_target` chooses the quality for a wanted size or PSNR,
+`read_header` says what a file is without decoding it, `register_pillow` makes `.yoto` a format of Pillow's.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from codec.errors import (
     CodecError,
     CorruptError,
     ImageError,
+    LossWarning,
     ModelMismatchError,
     NotYotoError,
     TooLargeError,
@@ -30,6 +35,8 @@ if TYPE_CHECKING:
     from codec.picture.image import scale_levels
     from codec.target import encode_to_target
 
+    __version__: str
+
 __all__ = [
     "BitstreamError",
     "Codec",
@@ -37,6 +44,7 @@ __all__ = [
     "CorruptError",
     "Header",
     "ImageError",
+    "LossWarning",
     "Metadata",
     "ModelMismatchError",
     "NotYotoError",
@@ -61,7 +69,14 @@ def __getattr__(name: str) -> Any:
         return import_module("codec.target").encode_to_target
     if name == "scale_levels":
         return import_module("codec.picture.image").scale_levels
+    if name == "__version__":
+        return import_module("importlib.metadata").version("yoto-codec")
     raise AttributeError(f"module 'codec' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not yet."""
+    return sorted({*globals(), *__all__, "__version__"})
 
 
 def register_pillow() -> None:

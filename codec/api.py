@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
-from typing import NamedTuple
+from functools import cache, lru_cache
+from typing import Literal, NamedTuple, cast, overload
 
 from PIL import Image
 
@@ -19,7 +20,9 @@ from codec.format.bitstream import DEFAULT_MAX_PIXELS, MAX_TILE_PX, QUALITY_MAX,
 from codec.grid import Progress
 from codec.network.loaded import LoadedModel
 from codec.network.weights import Weights
-from codec.picture.image import ImageLike, Planes, to_pil, to_planes
+from codec.picture.image import ImageLike, Planes, open_image, to_pil, to_planes
+from codec.picture.source import Source, is_source, local_file, read_bytes
+from codec.picture.transparent import without_hidden_colours
 
 DEFAULT_QUALITY = 0.5
 
@@ -50,7 +53,13 @@ class Codec:
     def __init__(
         self, weights: str | os.PathLike[str] | None = None, device: str = "cpu", backend: str = "auto"
     ) -> None:
+        self._made_of = weights, device, backend
         self.model = LoadedModel(weights, device, backend)
+        survive_fork()
+
+    def __reduce__(self) -> tuple[type[Codec], tuple[str | os.PathLike[str] | None, str, str]]:
+        """Pickle what it was made of: another process loads the weights again."""
+        return type(self), self._made_of
 
     @property
     def backend(self) -> str:
@@ -64,7 +73,7 @@ class Codec:
 
     def encode(
         self,
-        image: ImageLike,
+        image: ImageLike | Source,
         quality: float = DEFAULT_QUALITY,
         *,
         effort: int = DEFAULT_EFFORT,
@@ -72,13 +81,15 @@ class Codec:
         lossless: bool = False,
         levels: tuple[float, float] | None = None,
         tile_px: int = TILE_PX,
+        max_pixels: int | None = None,
         progress: Progress | None = None,
     ) -> bytes:
         """Compress an image to the bytes of a `.yoto` file.
 
         Args:
             image: a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a torch tensor (1, 3 or 4, H, W);
-                arrays and tensors are uint8, or floating point in [0, 1].
+                arrays and tensors are uint8, or floating point in [0, 1]. Or a picture's file: its path, a URL that
+                fsspec knows, its bytes, or a file that is open.
             quality: 0 (fewest bits) to 1, continuous.
             effort: 0 (fastest) to 8; how often the symbols are chosen anew after a look at the picture that they make.
                 It saves 2 to 4 % of the bits at equal error; decoding does not change.
@@ -87,6 +98,7 @@ class Codec:
             levels: the values that become black and white in an image of more than 8 bits a channel, such as
                 (0, 65535); None refuses those.
             tile_px: side of the independent tiles, a multiple of 64 px up to 2048.
+            max_pixels: refuse larger files of pictures, counted as they are padded for coding.
             progress: called after each tile with the number of those done and of all.
 
         Warns:
@@ -97,9 +109,10 @@ class Codec:
             TypeError, ValueError: an argument has the wrong type or is out of range.
         """
         rate_point = integer_quality(quality)
-        planes = planes_of(image, levels, keep_metadata)
+        planes = planes_of(image, levels, keep_metadata, max_pixels)
         if lossless:
             return encode_lossless(planes, effort, tile_px, progress)
+        planes = without_hidden_colours(planes)
         return self.encode_planes(planes, rate_point, effort, tile_px, progress)
 
     def encode_planes(
@@ -116,7 +129,7 @@ class Codec:
 
     def decode(
         self,
-        data: bytes,
+        data: Source,
         *,
         region: Region | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -126,7 +139,7 @@ class Codec:
         """Decompress the bytes of a `.yoto` file.
 
         Args:
-            data: the file.
+            data: the file: its bytes, its path, a URL that fsspec knows, or a file that is open.
             region: x, y, width and height of what to decode, px; None for the whole image. Only the tiles that it
                 touches are read, and their neighbours where it comes near a border. Pixels differ from those of
                 the whole image by one level at most.
@@ -143,6 +156,7 @@ class Codec:
             TooLargeError: it has more than `max_pixels`, or larger tiles than `max_tile_px`.
             ValueError: the region is empty or does not lie within the image.
         """
+        data = read_bytes(data)
         header = unpack(data, max_pixels)
         with memory_errors():
             decoded = decode_planes(self.model, header, data, region, max_tile_px=max_tile_px, progress=progress)
@@ -150,7 +164,7 @@ class Codec:
 
     def decode_partial(
         self,
-        data: bytes,
+        data: Source,
         *,
         region: Region | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -164,6 +178,7 @@ class Codec:
         Raises:
             As `decode`, but for damage behind the header.
         """
+        data = read_bytes(data)
         header = unpack(data, max_pixels, whole=False)
         damage = []
         if header.size_bytes != len(data):
@@ -175,9 +190,17 @@ class Codec:
         return PartialImage(to_pil(decoded.planes), sorted(damage + decoded.damage, key=file_order))
 
 
-def planes_of(image: ImageLike, levels: tuple[float, float] | None, keep_metadata: bool) -> Planes:
-    """Take an image apart, for one who called a function that called this; warn of what is not kept."""
-    planes = to_planes(image, levels)
+def planes_of(
+    image: ImageLike | Source,
+    levels: tuple[float, float] | None,
+    keep_metadata: bool,
+    max_pixels: int | None = None,
+) -> Planes:
+    """Take an image or its file apart, for one who called a function that called this; warn of what is not kept."""
+    if is_source(image):
+        planes = to_planes(open_image(local_file(image), levels=levels, max_pixels=max_pixels), levels)
+    else:
+        planes = to_planes(cast(ImageLike, image), levels)
     if planes is not image:
         for note in planes.notes:
             warnings.warn(note, LossWarning, stacklevel=3)
@@ -208,17 +231,96 @@ def integer_quality(quality: float) -> int:
     return round(quality * QUALITY_MAX)
 
 
-@lru_cache(maxsize=1)
-def default_codec() -> Codec:
-    """The shipped weights on the CPU, loaded at the first call."""
-    return Codec()
+@lru_cache(maxsize=4)
+def default_codec(device: str = "cpu") -> Codec:
+    """The shipped weights on a device, loaded at the first call."""
+    return Codec(device=device)
 
 
-def encode(image: ImageLike, quality: float = DEFAULT_QUALITY, *, lossless: bool = False) -> bytes:
-    """Compress an image with the shipped weights; see `Codec.encode`."""
-    return default_codec().encode(image, quality, lossless=lossless)
+@cache
+def survive_fork() -> None:
+    """Let a child forked from this process code, too: of torch's threads it has but the one that called fork.
+
+    The others are waited for without end by whatever is divided among them, so that the child does without them.
+    """
+
+    def do_without_threads() -> None:
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=do_without_threads)
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decompress a `.yoto` file of the shipped weights; see `Codec.decode`."""
-    return default_codec().decode(data)
+def encode(
+    image: ImageLike | Source,
+    quality: float = DEFAULT_QUALITY,
+    *,
+    effort: int = DEFAULT_EFFORT,
+    keep_metadata: bool = True,
+    lossless: bool = False,
+    levels: tuple[float, float] | None = None,
+    max_pixels: int | None = None,
+    device: str = "cpu",
+) -> bytes:
+    """Compress an image, or the file of one, with the shipped weights.
+
+    Args:
+        image: a PIL image, an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), or a torch tensor (1, 3 or 4, H, W); or
+            a picture's path, URL, bytes or open file.
+        quality: 0 (fewest bits) to 1, continuous.
+        device: where the transforms run, "cpu" or "cuda".
+        effort, keep_metadata, lossless, levels, max_pixels: see `Codec.encode`, and for what it raises and warns of.
+
+    Returns:
+        The bytes of a `.yoto` file.
+    """
+    return default_codec(device).encode(
+        image,
+        quality,
+        effort=effort,
+        keep_metadata=keep_metadata,
+        lossless=lossless,
+        levels=levels,
+        max_pixels=max_pixels,
+    )
+
+
+@overload
+def decode(
+    data: Source,
+    *,
+    region: Region | None = ...,
+    max_pixels: int = ...,
+    partial: Literal[False] = ...,
+    device: str = ...,
+) -> Image.Image: ...
+@overload
+def decode(
+    data: Source, *, region: Region | None = ..., max_pixels: int = ..., partial: Literal[True], device: str = ...
+) -> PartialImage: ...
+def decode(
+    data: Source,
+    *,
+    region: Region | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    partial: bool = False,
+    device: str = "cpu",
+) -> Image.Image | PartialImage:
+    """Decompress a `.yoto` file of the shipped weights.
+
+    Args:
+        data: the file: its bytes, path, URL, or the open file.
+        region: x, y, width and height of what to decode, px; None for the whole image.
+        max_pixels: refuse files of larger images.
+        partial: return what is left of a damaged file, and a list of what is missing, see `Codec.decode_partial`.
+        device: where the transforms run, "cpu" or "cuda".
+
+    Returns:
+        A PIL image, L, LA, RGB or RGBA, its metadata in `info`; with `partial` a pair of it and the damage. Errors are
+        those of `Codec.decode`.
+    """
+    codec = default_codec(device)
+    if partial:
+        return codec.decode_partial(data, region=region, max_pixels=max_pixels)
+    return codec.decode(data, region=region, max_pixels=max_pixels)

@@ -177,7 +177,7 @@ class Decoder(NamedTuple):
         section = self.header.tiles[number]
         if self.header.plain and not section.length:
             return None
-        prior = self.model.prior(self.header.quality)
+        prior = self.model.prior(self.header.rate_point)
         decoder = SymbolDecoder(section.read(self.data, f"tile {number}"), self.model.weights.tables)
         box = self.grid.tile(number)
         shape = (box.height // HYPER_STRIDE, box.width // HYPER_STRIDE, len(prior.z_index))
@@ -204,7 +204,7 @@ class Decoder(NamedTuple):
             neighbour = held[tile]
             if neighbour is not None:
                 copy_overlap(neighbour, self.grid.tile(tile), y_hat, outer, LATENT_STRIDE)
-        x_hat = self.model.backend.synthesise(from_steps(y_hat), self.header.quality)[part.slices(outer)]
+        x_hat = self.model.backend.synthesise(from_steps(y_hat), self.header.rate_point)[part.slices(outer)]
         if not self.header.colour:
             x_hat = x_hat.mean(axis=2, keepdims=True)
         levels = np.rint(np.clip(np.nan_to_num(x_hat), 0.0, 1.0) * np.float32(255.0))

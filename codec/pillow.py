@@ -10,8 +10,8 @@ from typing import IO, Any
 
 from PIL import Image, ImageFile
 
-from codec.errors import CodecError, NotYotoError
-from codec.format.bitstream import MAGIC, read_metadata, unpack
+from codec.errors import CodecError, CorruptError, ImageError, NotYotoError
+from codec.format.bitstream import MAGIC, Metadata, Region, read_metadata, unpack
 
 FORMAT = "YOTO"
 MIME = "image/x-yoto"
@@ -27,9 +27,10 @@ class YotoImageFile(ImageFile.ImageFile):
     def _open(self) -> None:
         assert self.fp is not None
         self._data = self.fp.read()
+        self._cropped_px = 0
         try:
-            self._header = unpack(self._data, sys.maxsize)
-            metadata = read_metadata(self._header, self._data)
+            self._header = unpack(self._data, sys.maxsize, whole=not ImageFile.LOAD_TRUNCATED_IMAGES)
+            metadata = self._read_metadata()
         except NotYotoError as error:
             raise SyntaxError(str(error)) from error  # how a plugin leaves the file to the others
         except CodecError as error:
@@ -38,20 +39,52 @@ class YotoImageFile(ImageFile.ImageFile):
         self._mode = self._header.mode
         self.info.update({name: block for name in _BLOCKS if (block := getattr(metadata, name))})
 
-    def load(self) -> Any:
-        """Decode the pixels, once; OSError if the file is damaged or needs other weights."""
-        if self._data:
-            from codec.api import default_codec
+    def _read_metadata(self) -> Metadata:
+        try:
+            return read_metadata(self._header, self._data)
+        except CorruptError:
+            if not ImageFile.LOAD_TRUNCATED_IMAGES:
+                raise
+            return Metadata()
 
-            try:
-                self.im = default_codec().decode(self._data, max_pixels=sys.maxsize).im
-            except CodecError as error:
-                raise OSError(str(error)) from error
+    def load(self) -> Any:
+        """Decode the pixels, once; OSError if the file needs other weights or is damaged.
+
+        What can be decoded of a damaged one is loaded if `ImageFile.LOAD_TRUNCATED_IMAGES` says so.
+        """
+        if self._data:
+            self.im = self._decode().im
             self._data = b""
             if self._exclusive_fp and self.fp is not None:
                 self.fp.close()
             self.fp = None
         return Image.Image.load(self)
+
+    def crop(self, box: tuple[float, float, float, float] | None = None) -> Image.Image:
+        """A rectangle of the image; as long as no pixels are loaded, only the tiles that it touches are decoded.
+
+        Pixels differ by one level at most from those of the loaded image, which is loaded once all crops together
+        have more pixels than it.
+        """
+        if box is None or not self._data or len(self._header.tiles) == 1:
+            return super().crop(box)
+        left, top, right, bottom = (round(side) for side in box)
+        self._cropped_px += max(0, right - left) * max(0, bottom - top)
+        inside = 0 <= left < right <= self.width and 0 <= top < bottom <= self.height
+        if not inside or self._cropped_px > self.width * self.height:
+            return super().crop(box)
+        return self._new(self._decode((left, top, right - left, bottom - top)).im)
+
+    def _decode(self, region: Region | None = None) -> Image.Image:
+        from codec.api import default_codec
+
+        codec = default_codec()
+        try:
+            if ImageFile.LOAD_TRUNCATED_IMAGES:
+                return codec.decode_partial(self._data, region=region, max_pixels=sys.maxsize).image
+            return codec.decode(self._data, region=region, max_pixels=sys.maxsize)
+        except CodecError as error:
+            raise OSError(str(error)) from error
 
     def verify(self) -> None:
         """Check the CRCs of all sections, without the model; OSError if one is wrong."""
@@ -78,9 +111,10 @@ def accept(prefix: bytes) -> bool:
 def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """Write an image; what `Image.save` calls.
 
-    Options of `Image.save`: `quality`, 0 to 1, `effort` and `lossless` as for `Codec.encode`; `icc_profile`, `exif`
-    and `xmp` in place of the image's own, which are kept otherwise; empty or None leaves one out. Exif orientation is
-    applied.
+    Options of `Image.save`: `quality`, 0 to 1, or a percentage if it is an integer above 1; in its place
+    `target_bytes`, the size that the file may have at most; `effort`, `lossless` and `levels` as for `Codec.encode`;
+    `icc_profile`, `exif` and `xmp` in place of the image's own, which are kept otherwise; empty or None leaves one out.
+    Exif orientation is applied.
 
     Raises:
         OSError: images of this mode cannot be coded.
@@ -88,17 +122,34 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     """
     from codec.api import DEFAULT_QUALITY, default_codec
     from codec.encoder import DEFAULT_EFFORT
+    from codec.target import encode_to_target
 
     options = image.encoderinfo
     given = {name: options[name] for name in _BLOCKS if name in options}
     if given:
         image = with_metadata(image, given)
+    effort, levels = options.get("effort", DEFAULT_EFFORT), options.get("levels")
+    target = options.get("target_bytes")
+    if target is not None and ("quality" in options or options.get("lossless")):
+        raise ValueError("give one of quality, target_bytes and lossless")
     try:
-        quality, effort = options.get("quality", DEFAULT_QUALITY), options.get("effort", DEFAULT_EFFORT)
-        lossless = options.get("lossless", False)
-        fp.write(default_codec().encode(image, quality, effort=effort, lossless=lossless))
+        if target is None:
+            quality, lossless = options.get("quality", DEFAULT_QUALITY), options.get("lossless", False)
+            quality = as_fraction(quality)
+            data = default_codec().encode(image, quality, effort=effort, lossless=lossless, levels=levels)
+        else:
+            found = encode_to_target(image, size_bytes=target, codec=default_codec(), effort=effort, levels=levels)
+            if len(found.data) > target:
+                raise ImageError(f"no quality makes a file of {target} bytes; the least is {len(found.data)}")
+            data = found.data
     except CodecError as error:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: {error}") from error
+    fp.write(data)
+
+
+def as_fraction(quality: float) -> float:
+    """Quality in [0, 1]; integers above 1 are percentages, as Pillow's other formats have them."""
+    return quality / 100 if isinstance(quality, int) and 1 < quality <= 100 else quality
 
 
 def with_metadata(image: Image.Image, blocks: dict[str, object]) -> Image.Image:

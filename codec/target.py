@@ -15,8 +15,10 @@ from codec.encoder import DEFAULT_EFFORT
 from codec.format.bitstream import QUALITY_MAX
 from codec.metrics import psnr_db
 from codec.picture.image import ImageLike, Planes, to_planes
+from codec.picture.source import Source
+from codec.picture.transparent import without_hidden_colours
 
-RATE_TOLERANCE = 0.01  # of bytes and of bpp
+RATE_TOLERANCE = 0.01  # of bytes and of bpp, below the target
 PSNR_TOLERANCE_DB = 0.05
 # First guesses of how ln(bytes) and PSNR rise over the whole range of quality; they cost encodes, not exactness.
 _RATE_RISE = 3.0
@@ -29,7 +31,8 @@ class Targeted(NamedTuple):
     data: the bytes of the file.
     quality: the one chosen, in [0, 1].
     reached: bytes, bpp or PSNR of this file, in the unit of the target.
-    met: whether that is within RATE_TOLERANCE or PSNR_TOLERANCE_DB of the target; else it is the nearest found.
+    met: whether that is within RATE_TOLERANCE below, or PSNR_TOLERANCE_DB of, the target; else it is the largest file
+        found that is no larger than the target, or the smallest of all, or the nearest PSNR.
     encodes: how many files were tried.
     """
 
@@ -41,7 +44,7 @@ class Targeted(NamedTuple):
 
 
 def encode_to_target(
-    image: ImageLike,
+    image: ImageLike | Source,
     *,
     size_bytes: float | None = None,
     bpp: float | None = None,
@@ -55,7 +58,8 @@ def encode_to_target(
 
     Args:
         image: as for `Codec.encode`.
-        size_bytes, bpp: of the whole file, metadata and alpha included.
+        size_bytes, bpp: of the whole file, metadata and alpha included; never more, and at most 1 % less, if any
+            quality does it.
         psnr_db: of the decoded colour channels against the image's.
         codec: the model, None for the shipped one.
         effort: as for `Codec.encode`, at every quality that is tried.
@@ -72,7 +76,7 @@ def encode_to_target(
     target = targets[0]
     if not 0.0 < target < math.inf:
         raise ValueError(f"the target is {target}; it must be a positive number")
-    planes = planes_of(image, levels, keep_metadata)
+    planes = without_hidden_colours(planes_of(image, levels, keep_metadata))
     model = codec or default_codec()
     encode = partial(model.encode_planes, planes, effort=effort)
     if psnr_db is None:
@@ -82,16 +86,23 @@ def encode_to_target(
 
 
 def _search_rate(encode: Callable[[int], bytes], target: float, unit: float) -> Targeted:
-    """`unit` times the bytes of the file shall be `target`."""
+    """`unit` times the bytes of the file shall be `target` at most, and RATE_TOLERANCE less at least."""
     files: dict[int, bytes] = {}
 
     def measure(rate_point: int) -> float:
         files[rate_point] = encode(rate_point)
         return math.log(unit * len(files[rate_point]))
 
-    chosen = search(measure, math.log(target), math.log1p(RATE_TOLERANCE), _RATE_RISE)
+    # The middle of what is allowed, and a little less to either side than there is, for the sake of rounding.
+    half = RATE_TOLERANCE / 2
+    search(measure, math.log(target * (1 - half)), 0.99 * half, _RATE_RISE)
+    fitting = [rate_point for rate_point, data in files.items() if unit * len(data) <= target]
+    if fitting:
+        chosen = max(fitting, key=lambda rate_point: (len(files[rate_point]), rate_point))
+    else:
+        chosen = min(files, key=lambda rate_point: (len(files[rate_point]), rate_point))
     reached = unit * len(files[chosen])
-    met = abs(reached - target) <= RATE_TOLERANCE * target
+    met = (1 - RATE_TOLERANCE) * target <= reached <= target
     return Targeted(files[chosen], chosen / QUALITY_MAX, reached, met, len(files))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pickle
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +17,20 @@ import torch
 from conftest import make_model, picture, reseal
 from PIL import Image
 
+import codec as package
 from codec.api import Codec, integer_quality
 from codec.decoder import Decoder
 from codec.encoder import read_pixels
-from codec.errors import BitstreamError, CorruptError, ImageError, ModelMismatchError, WeightsError
+from codec.errors import (
+    BitstreamError,
+    CodecError,
+    CorruptError,
+    ImageError,
+    LossWarning,
+    ModelMismatchError,
+    TooLargeError,
+    WeightsError,
+)
 from codec.format.bitstream import Header, pack, read_metadata, unpack
 from codec.format.entropy import encode_symbols, integers_crc
 from codec.grid import Grid
@@ -183,7 +195,8 @@ def test_more_quality_gives_more_bytes_and_a_better_picture(codec):
 @pytest.mark.parametrize(("quality", "integer"), [(0, 0), (0.0, 0), (0.25, 1024), (0.5, 2048), (1.0, 4096), (1, 4096)])
 def test_header_holds_the_quality(codec, quality, integer):
     assert integer_quality(quality) == integer
-    assert unpack(codec.encode(picture(8, 8), quality)).quality == integer
+    header = unpack(codec.encode(picture(8, 8), quality))
+    assert (header.rate_point, header.quality) == (integer, integer / 4096)
 
 
 # Channels and metadata.
@@ -325,7 +338,7 @@ def test_tile_size_out_of_range_is_the_callers_mistake(codec, tile_px):
         codec.encode(picture(8, 8), tile_px=tile_px)
 
 
-@pytest.mark.parametrize("image", [None, "image.png", np.zeros((4, 4, 3), int)])
+@pytest.mark.parametrize("image", [None, 3, np.zeros((4, 4, 3), int)])
 def test_image_of_another_type_is_the_callers_mistake(codec, image):
     with pytest.raises(TypeError):
         codec.encode(image)
@@ -494,3 +507,40 @@ def test_a_file_of_another_installed_model_decodes(codec, weights_path, tmp_path
     (tmp_path / f"{codec.weights.model_id.hex()}.safetensors").write_bytes(weights_path.read_bytes())
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     np.testing.assert_array_equal(own.decode(data), codec.decode(data))
+
+
+# Whatever stands for a file.
+
+
+@pytest.mark.parametrize(
+    "give", [str, Path, lambda p: p.read_bytes(), lambda p: io.BytesIO(p.read_bytes()), lambda p: f"file://{p}"]
+)
+def test_files_are_taken_by_path_url_bytes_or_open(codec, tmp_path, monkeypatch, give):
+    monkeypatch.setattr("codec.api.default_codec", lambda _: codec)
+    image = Image.fromarray(picture(40, 70))
+    image.save(tmp_path / "in.png")
+    data = package.encode(give(tmp_path / "in.png"), 0.3, effort=0)
+    assert data == codec.encode(image, 0.3, effort=0)
+    (tmp_path / "x.yoto").write_bytes(data)
+    decoded = package.decode(give(tmp_path / "x.yoto"), region=(1, 2, 30, 20))
+    np.testing.assert_array_equal(np.asarray(decoded), np.asarray(codec.decode(data, region=(1, 2, 30, 20))))
+    damaged = tmp_path / "damaged.yoto"
+    damaged.write_bytes(data[:-3])
+    assert package.decode(give(damaged), partial=True).damage
+    with pytest.raises(TooLargeError):
+        package.decode(give(tmp_path / "x.yoto"), max_pixels=4096)
+    with pytest.raises(TooLargeError):
+        package.encode(give(tmp_path / "in.png"), max_pixels=4096)
+
+
+def test_urls_of_no_known_kind_are_one_line(codec):
+    with pytest.raises(CodecError, match=r"^nonsense://x cannot be opened: [^\n]*\[remote\]'$"):
+        codec.decode("nonsense://x")
+
+
+def test_what_a_file_loses_is_warned_of_where_it_is_encoded(codec):
+    buffer = io.BytesIO()
+    Image.fromarray(picture(8, 8)).save(buffer, "JPEG", comment=b"mine")
+    with pytest.warns(LossWarning, match="left out: comment") as caught:
+        codec.encode(buffer.getvalue())
+    assert caught[0].filename == __file__

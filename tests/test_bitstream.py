@@ -91,7 +91,7 @@ def test_writes_the_bytes_of_the_specification():
 
 def test_reads_the_bytes_of_the_specification():
     header = unpack(SAMPLE)
-    assert (header.width, header.height, header.quality, header.model_id) == (300, 130, 1024, b"abcdef")
+    assert (header.width, header.height, header.rate_point, header.model_id) == (300, 130, 1024, b"abcdef")
     assert (header.colour, header.alpha, header.mode, header.tile_px, header.tile_count) == (True, True, "RGBA", 256, 2)
     assert header.size_bytes == len(SAMPLE)
     assert header.bpp == 8 * len(SAMPLE) / (300 * 130)
@@ -122,7 +122,7 @@ def test_unpack_inverts_pack(width, height, quality, model_id, colour, alpha, me
     tiles = [(b"x" * (i % 5), i) for i in range(plain.tile_count)]
     data = pack(plain, tiles, alpha, metadata)
     header = unpack(data)
-    assert (header.width, header.height, header.quality, header.model_id) == (width, height, quality, model_id)
+    assert (header.width, header.height, header.rate_point, header.model_id) == (width, height, quality, model_id)
     assert (header.colour, header.alpha, header.tile_px) == (colour, bool(alpha), 64 * tile)
     assert [(t.read(data, "tile"), t.content_crc) for t in header.tiles] == tiles
     assert read_metadata(header, data) == metadata

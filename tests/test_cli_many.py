@@ -150,10 +150,17 @@ def test_two_inputs_for_one_output_stop_neither_the_folder_nor_each_other(folder
 @pytest.mark.parametrize("force", [[], ["--force"]])
 @pytest.mark.parametrize(
     ("command", "arguments"),
-    [("encode", "in/a.png in/b.jpg"), ("encode", "in/a.png hidden"), ("encode", "in/a.png new.png"), ("decode", "x y")],
+    [
+        ("encode", "in/a.png in/b.jpg"),
+        ("encode", "in/a.png hidden"),
+        ("encode", "in/a.png new.png"),
+        ("encode", "in/a.png raw.cr2"),
+        ("decode", "x y"),
+    ],
 )
 def test_second_argument_that_is_an_input_is_no_output(folder, weights_path, codec, command, arguments, force):
     Path("hidden").write_bytes(Path("in/a.png").read_bytes())
+    Path("raw.cr2").write_bytes(b"what only a camera's maker reads")
     for name in "xy":
         Path(name).write_bytes(codec.encode(picture(8, 8)))
     before = {name: Path(name).read_bytes() for name in files(folder)}

@@ -49,7 +49,7 @@ def test_golden_header_is_as_written(name: str) -> None:
     crcs = [tile.content_crc for tile in header.tiles]
     assert expected == {
         "mode": header.mode,
-        "quality": header.quality,
+        "quality": header.rate_point,
         "size": [header.width, header.height],
         "crcs": crcs,
     }
@@ -76,7 +76,7 @@ def rewrite(coder: Codec) -> None:
         header = codec.read_header(data)
         headers[name] = {
             "mode": header.mode,
-            "quality": header.quality,
+            "quality": header.rate_point,
             "size": [header.width, header.height],
             "crcs": [tile.content_crc for tile in header.tiles],
         }

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import picture, reseal
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 from test_image import DESCRIPTION, ORIENTATION, XMP, deep, exif, pil
 
 import codec as package
@@ -26,7 +26,7 @@ def plugin(codec, monkeypatch):
     Image.init()
     before, ids = [dict(registry) for registry in REGISTRIES], list(Image.ID)
     package.register_pillow()
-    monkeypatch.setattr("codec.api.default_codec", lambda: codec)
+    monkeypatch.setattr("codec.api.default_codec", lambda *_: codec)
     yield
     for registry, old in zip(REGISTRIES, before, strict=True):
         registry.clear()
@@ -234,7 +234,67 @@ def test_mode_that_cannot_be_coded_is_an_os_error_and_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("quality", [-0.1, 75, float("nan")])
+@pytest.mark.parametrize("quality", [-0.1, 75.0, 101, -1, float("nan")])
 def test_quality_out_of_range_is_the_callers_mistake(quality):
     with pytest.raises(ValueError, match="between 0 and 1"):
         saved(pil("RGB"), quality=quality)
+
+
+@pytest.mark.parametrize(("quality", "meant"), [(75, 0.75), (2, 0.02), (1, 1.0), (0, 0.0), (0.4, 0.4)])
+def test_integers_are_percentages_as_in_other_formats(codec, quality, meant):
+    buffer = io.BytesIO()
+    pil("RGB").save(buffer, "YOTO", quality=quality)
+    assert buffer.getvalue() == codec.encode(pil("RGB"), meant)
+
+
+def test_size_can_be_given_and_is_kept(codec, tmp_path):
+    image = Image.fromarray(picture(128, 192))
+    least = len(codec.encode(image, 0))
+    image.save(tmp_path / "x.yoto", target_bytes=3 * least // 2)
+    assert (tmp_path / "x.yoto").stat().st_size <= 3 * least // 2
+    with pytest.raises(OSError, match="no quality makes a file of"):
+        image.save(tmp_path / "y.yoto", target_bytes=40)
+    with pytest.raises(ValueError, match="give one of"):
+        image.save(tmp_path / "y.yoto", target_bytes=4000, quality=0.5)
+    assert not (tmp_path / "y.yoto").exists()
+
+
+def test_deep_images_are_scaled_by_levels(codec):
+    image = deep("I;16", [0, 1000, 4000])
+    buffer = io.BytesIO()
+    image.save(buffer, "YOTO", levels=(0, 4000))
+    assert buffer.getvalue() == codec.encode(package.scale_levels(image, 0, 4000))
+
+
+def test_crop_decodes_only_what_it_shows(codec, monkeypatch):
+    data = codec.encode(picture(200, 300), tile_px=64)
+    whole = np.asarray(codec.decode(data)).astype(int)
+    regions = []
+    decode = type(codec).decode
+
+    def watched(self, data, *, region=None, **options):
+        regions.append(region)
+        return decode(self, data, region=region, **options)
+
+    monkeypatch.setattr(type(codec), "decode", watched)
+    opened = Image.open(io.BytesIO(data))
+    part = opened.crop((10, 20, 110, 90))
+    assert (part.size, regions) == ((100, 70), [(10, 20, 100, 70)])
+    assert np.abs(np.asarray(part) - whole[20:90, 10:110]).max() <= 1
+    beyond = opened.crop((250, 150, 310, 210))  # which Pillow fills with black
+    np.testing.assert_array_equal(np.asarray(beyond)[:50, :50], whole[150:, 250:])
+    assert (beyond.size, regions[1:]) == ((60, 60), [None])
+    regions.clear()
+    opened = Image.open(io.BytesIO(data))
+    for _ in range(12):
+        opened.crop((0, 0, 100, 100))
+    assert regions == [(0, 0, 100, 100)] * 6 + [None]
+
+
+def test_damaged_file_is_loaded_if_pillow_is_told_to(codec, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data = codec.encode(picture(100, 128), tile_px=64)
+    whole = np.asarray(codec.decode(data))
+    pixels = np.asarray(Image.open(io.BytesIO(data[:-10])))
+    assert (pixels[64:, 64:] == 128).all()
+    np.testing.assert_array_equal(pixels[:32, :32], whole[:32, :32])

@@ -102,7 +102,7 @@ def test_bytes_are_met_within_one_percent(codec, image, sizes, share):
     target = sizes[0] ** (1 - share) * sizes[1] ** share
     found = encode_to_target(image, size_bytes=target, codec=codec)
     assert found.met
-    assert found.reached == len(found.data) == pytest.approx(target, rel=0.01)
+    assert 0.99 * target <= found.reached == len(found.data) <= target
     assert found.data == codec.encode(image, found.quality)
 
 
@@ -110,7 +110,7 @@ def test_bpp_is_bytes_over_pixels(codec, image, sizes):
     bpp = 8.0 * sum(sizes) / 2 / (128 * 192)
     found = encode_to_target(image, bpp=bpp, codec=codec)
     assert found.met
-    assert found.reached == pytest.approx(bpp, rel=0.01)
+    assert 0.99 * bpp <= found.reached <= bpp
     assert found.reached == pytest.approx(unpack(found.data).bpp)
 
 
@@ -182,6 +182,8 @@ def test_shipped_weights_meet_targets_with_few_encodes(name, share):
     low, high = (value(package.encode(image, quality)) for quality in (0.0, 1.0))
     target = low + share * (high - low)
     found = package.encode_to_target(image, **{name: target})
-    tolerance = 0.05 if name == "psnr_db" else 0.01 * target
-    assert abs(value(found.data) - target) <= tolerance
+    if name == "psnr_db":
+        assert abs(value(found.data) - target) <= 0.05
+    else:
+        assert 0.99 * target <= value(found.data) <= target
     assert found.encodes <= 6

@@ -87,9 +87,9 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
 def _refuse_picture(task: Task) -> None:
     """Save the original beside a file that was made of it: `--force` is not enough to overwrite it by a poorer one."""
     if task.inferred and task.output.suffix != ".yoto" and task.output.exists():
-        from codec.picture.formats import looks_like_picture
+        from codec.picture.formats import has_pictures_suffix
 
-        if looks_like_picture(task.output):
+        if has_pictures_suffix(task.output):
             raise FileExistsError(
                 errno.EEXIST,
                 "is a picture, maybe the original; to overwrite it, name it or its folder with -o",
@@ -136,9 +136,12 @@ class Encoding:
 
     def code(self, given: Path | BytesIO, progress: Progress | None = None) -> Made:
         from codec.picture.image import open_image, to_planes
+        from codec.picture.transparent import without_hidden_colours
 
         image = open_image(given, levels=self.levels, max_pixels=self.max_pixels)
         planes = to_planes(image)
+        if not self.lossless:
+            planes = without_hidden_colours(planes)
         notes = list(planes.notes)
         start = time.perf_counter()
         quality, encodes = self.quality, 1

@@ -20,6 +20,7 @@ from codec.errors import ImageError
 from codec.format.bitstream import MAGIC, QUALITY_MAX, Header, Metadata, unpack
 from codec.metrics import psnr_db
 from codec.picture.image import Planes, Uint8Array, open_image, to_pil, to_planes
+from codec.picture.transparent import without_hidden_colours
 from codec.target import search
 
 SAMPLE = "sample"
@@ -120,7 +121,7 @@ class Studio:
         if header:
             planes = to_planes(self.codec.decode(data, max_pixels=self.max_pixels))
         else:
-            planes = to_planes(open_image(upload, max_pixels=self.max_pixels))
+            planes = without_hidden_colours(to_planes(open_image(upload, max_pixels=self.max_pixels)))
         return self._keep(hashlib.sha256(data).hexdigest(), Picture(planes, len(data), header))
 
     def add_sample(self) -> dict[str, object]:
@@ -144,7 +145,7 @@ class Studio:
             "yoto": None,
         }
         if picture.header:
-            facts["yoto"] = {"quality": picture.header.quality / QUALITY_MAX, "bpp": picture.header.bpp}
+            facts["yoto"] = {"quality": picture.header.quality, "bpp": picture.header.bpp}
         return facts
 
     def picture(self, key: str) -> Picture:

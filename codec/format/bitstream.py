@@ -53,9 +53,10 @@ from __future__ import annotations
 
 import struct
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from codec.errors import CorruptError, NotYotoError, TooLargeError, TruncatedError, UnsupportedVersionError
 
@@ -116,13 +117,43 @@ class Section(NamedTuple):
         return part
 
 
+class Sections(Sequence[Section]):
+    """Every `step`-th entry of the section table's tiles; entries are read when they are asked for.
+
+    A file may claim a million tiles: held as objects they would take twelve times its size.
+    """
+
+    def __init__(self, table: bytes, starts: Sequence[int], first: int, step: int) -> None:
+        self._table, self._starts, self._numbers = table, starts, range(first, len(starts), step)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, number: int) -> Section: ...
+    @overload
+    def __getitem__(self, number: slice) -> tuple[Section, ...]: ...
+    def __getitem__(self, number: int | slice) -> Section | tuple[Section, ...]:
+        if isinstance(number, slice):
+            return tuple(self)[number]
+        entry = self._numbers[number]
+        length, crc, content_crc = _TILE.unpack_from(self._table, entry * _TILE.size)
+        return Section(self._starts[entry], length, crc, content_crc)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+
 @dataclass(frozen=True)
 class Header:
     """What a `.yoto` file says of itself.
 
     Attributes:
         width, height: px.
-        quality: integer rate point, 0 … 4096.
+        rate_point: 0 (fewest bits) … 4096; as `quality` it lies in [0, 1].
         model_id: first six bytes of the model's id.
         colour: three channels, else one.
         alpha: an alpha channel is present.
@@ -136,13 +167,13 @@ class Header:
 
     width: int
     height: int
-    quality: int
+    rate_point: int
     model_id: bytes
     colour: bool = True
     alpha: bool = False
     tile_px: int = 1024
-    tiles: tuple[Section, ...] = field(default=(), repr=False)
-    plain: tuple[Section, ...] = field(default=(), repr=False)
+    tiles: Sequence[Section] = field(default=(), repr=False)
+    plain: Sequence[Section] = field(default=(), repr=False)
     lossless: bool = False
     metadata_section: Section | None = field(default=None, repr=False)
     alpha_section: Section | None = field(default=None, repr=False)
@@ -151,6 +182,11 @@ class Header:
     @property
     def tile_count(self) -> int:
         return -(-self.height // self.tile_px) * -(-self.width // self.tile_px)
+
+    @property
+    def quality(self) -> float:
+        """What the file was encoded with, 0 (fewest bits) to 1."""
+        return self.rate_point / QUALITY_MAX
 
     @property
     def padded_pixels(self) -> int:
@@ -224,7 +260,7 @@ def pack(
         MAGIC,
         PLAIN_VERSION if plain else VERSION,
         flags | LOSSLESS_FLAG * header.lossless,
-        header.quality,
+        header.rate_point,
         header.width,
         header.height,
         header.model_id,
@@ -265,7 +301,7 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, whole: bool = T
         raise TruncatedError(
             f"the header needs {table_end + _CRC.size} bytes, the file has {len(data)}; it is cut short"
         )
-    if zlib.crc32(data[:table_end]) != _CRC.unpack_from(data, table_end)[0]:
+    if zlib.crc32(memoryview(data)[:table_end]) != _CRC.unpack_from(data, table_end)[0]:
         raise CorruptError("the checksum of the header is wrong; the file is damaged")
     start = table_end + _CRC.size
     named = {}
@@ -275,9 +311,10 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, whole: bool = T
             raise CorruptError(f"the {name} section is empty; the file is damaged")
         named[name] = Section(start, length, crc)
         start, end = start + length, end + _SECTION.size
-    sections = []
-    for length, crc, content_crc in _TILE.iter_unpack(data[end:table_end]):
-        sections.append(Section(start, length, crc, content_crc))
+    tiles = data[end:table_end]
+    starts = array("Q")
+    for length, _, _ in _TILE.iter_unpack(tiles):
+        starts.append(start)
         start += length
     if whole and len(data) < start:
         raise TruncatedError(f"the file should have {start} bytes and has {len(data)}; it is cut short")
@@ -286,8 +323,8 @@ def unpack(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS, *, whole: bool = T
     step = entries // header.tile_count
     header = replace(
         header,
-        tiles=tuple(sections[::step]),
-        plain=tuple(sections[1::step]) if step == 2 else (),
+        tiles=Sections(tiles, starts, 0, step),
+        plain=Sections(tiles, starts, 1, step) if step == 2 else (),
         metadata_section=named.get("metadata"),
         alpha_section=named.get("alpha"),
         size_bytes=start,

@@ -60,8 +60,13 @@ class TorchBackend:
 
     @contextmanager
     def _own_settings(self) -> Iterator[None]:
-        """Whatever mode the host has put torch into."""
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+        """Whatever mode the host has put torch into, and whatever its default device is."""
+        with (
+            torch.inference_mode(False),
+            torch.no_grad(),
+            torch.autocast(self.device.type, enabled=False),
+            self.device,
+        ):
             yield
 
     def _condition(self, rate_point: int) -> Tensor:

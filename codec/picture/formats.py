@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -110,17 +109,11 @@ def losses(image: Image.Image, suffix: str) -> list[str]:
     return found
 
 
-def looks_like_picture(path: Path) -> bool:
-    """Whether a path has a picture's suffix, or is a file in which Pillow sees a picture."""
-    if path.suffix.lower() in readable_suffixes() | _PLUGINS.keys():
-        return True
-    if path.suffix.lower() == ".yoto" or not os.path.isfile(path):
-        return False
-    try:
-        with Image.open(path, formats=readers()):
-            return True
-    except Exception:  # whatever a reader of pictures stumbles over
-        return False
+def has_pictures_suffix(path: Path) -> bool:
+    """Whether files of a path's suffix are pictures, be it of formats that only other programs read or write."""
+    plugins()
+    suffix = path.suffix.lower()
+    return suffix != ".yoto" and suffix in Image.registered_extensions().keys() | _PLUGINS.keys()
 
 
 @contextmanager

@@ -245,6 +245,7 @@ function showDuel(name, ours, theirs) {
     $("duel-psnr").cells[column].textContent = decibels(figures.psnr_db);
     for (const id of Object.keys(similarity)) $(`duel-${id}`).cells[column].textContent = "…";
   }
+  for (const id of Object.keys(similarity)) markBest(`duel-${id}`, []);
   $("duel").hidden = false;
   $("duel").classList.remove("stale");
   const gain = ours.psnr_db === null || theirs.psnr_db === null ? null : ours.psnr_db - theirs.psnr_db;
@@ -253,22 +254,32 @@ function showDuel(name, ours, theirs) {
   let verdict = gain === null ? "" : `yoto is ${Math.abs(gain).toFixed(2)} dB ${gain < 0 ? "below" : "above"} ${name}.`;
   if (!fair) verdict = `No two files of equal size: yoto’s has ${percent(Math.abs(apart))} ${apart < 0 ? "fewer" : "more"} bytes.`;
   $("verdict").textContent = verdict;
-  $("verdict").classList.toggle("ahead", fair && gain > 0);
+  markBest("duel-psnr", [ours.psnr_db ?? Infinity, theirs.psnr_db ?? Infinity]);
   const whole = state.picture.alpha ? " Alpha is not counted." : "";
   $("terms").textContent =
     `${theirs.encoder}, quality ${theirs.quality}: its size nearest to the file above. ` +
     `${ours.encoder}, quality ${ours.quality.toFixed(3)}: made as large.${whole}`;
 }
 
-/** Fill in, one after the other, what takes longer: of the file, and of the two that are compared. Nothing waits for it. */
+/** Make the better of two values of a row, ours and theirs, stand out. */
+function markBest(row, [ours, theirs]) {
+  $(row).cells[1].classList.toggle("best", ours > theirs);
+  $(row).cells[2].classList.toggle("best", theirs > ours);
+}
+
+/** Fill in, one after the other, what takes longer: of the file, and of the two compared. Nothing waits for it. */
 async function judge(settings, signal) {
+  const values = Object.fromEntries(Object.keys(similarity).map((id) => [id, []]));
   for (const [column, setting] of settings.entries()) {
     const found = await ask(address("metrics", setting), { signal }).catch(() => ({}));
     if (signal.aborted) return;
     for (const [id, words] of Object.entries(similarity)) {
-      const text = words(found[id.replace("-", "_")]);
-      if (column) $(`duel-${id}`).cells[column].textContent = text;
-      else setFigure(id, text);
+      const value = found[id.replace("-", "_")];
+      if (column) {
+        $(`duel-${id}`).cells[column].textContent = words(value);
+        values[id].push(value);
+        markBest(`duel-${id}`, values[id]);
+      } else setFigure(id, words(value));
     }
   }
 }

@@ -44,15 +44,16 @@ export function showPart({ x, y, width, height }, picture) {
   drawLoupe();
 }
 
-/** What can be seen of the picture, px, at most `side` wide and high, around the middle. */
+/** What can be seen of the right picture, px, at most `side` wide and high, around the middle. */
 export function visiblePart(side) {
-  const [left, top] = [-state.x / state.scale, -state.y / state.scale];
+  const cutAt = state.divider < 0.9 ? state.divider * view.clientWidth : 0; // where hardly any is seen: of both
+  const [left, top] = [(cutAt - state.x) / state.scale, -state.y / state.scale];
   const span = (start, shown, whole) => {
-    const [from, to] = [Math.max(0, start), Math.min(whole, start + shown)];
+    const [from, to] = [clamp(start, 0, whole - 1), clamp(start + shown, 1, whole)];
     const length = Math.max(1, Math.min(side, Math.ceil(to - from)));
     return [clamp(Math.round((from + to - length) / 2), 0, whole - length), length];
   };
-  const [x, width] = span(left, view.clientWidth / state.scale, state.width);
+  const [x, width] = span(left, (view.clientWidth - cutAt) / state.scale, state.width);
   const [y, height] = span(top, view.clientHeight / state.scale, state.height);
   return { x, y, width, height };
 }
