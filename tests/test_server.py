@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -506,9 +506,11 @@ def connect() -> Iterator[Callable[..., socket.socket]]:
 
 def about(address: tuple[str, int]) -> int:
     """Status of a request that is as it should be."""
-    connection = HTTPConnection(*address, timeout=20)
-    connection.request("GET", "/about", headers={"Connection": "close"})
-    return connection.getresponse().status
+    with closing(HTTPConnection(*address, timeout=20)) as connection:
+        connection.request("GET", "/about", headers={"Connection": "close"})
+        with connection.getresponse() as answer:
+            answer.read()
+            return answer.status
 
 
 def until(claim: Callable[[], object]) -> None:
@@ -532,7 +534,7 @@ def test_silent_connections_give_way_to_one_that_speaks(codec, connect):
         head = upload_head(address, 1000)
         held = [connect(address, data) for data in (b"", b"GET", head, head + b"abc") * 4]
         assert about(address) == 200
-        assert sum(select.select([connection], [], [], 0)[0] != [] for connection in held) >= 12
+        until(lambda: len(select.select(held, [], [], 0)[0]) >= 12)
 
 
 def test_connections_that_wait_for_a_job_do_not_give_way(codec, monkeypatch, connect):
