@@ -26,11 +26,11 @@ from benchmarks import screenset
 from benchmarks.codecs import ImageCodec, Yoto
 from benchmarks.dataset import load_rgb
 from benchmarks.files import write_json
-from benchmarks.peers import PEERS, Peer, jpegxl_present
 from codec.api import Codec
 from codec.app.files import write_output
 from codec.format.bitstream import MAGIC, unpack
 from codec.metrics import psnr_db
+from codec.peers import Peer, choose_peers
 from codec.picture.image import Uint8Array
 
 QUALITIES = (0.1, 0.3, 0.5, 0.8)
@@ -170,9 +170,9 @@ def main(out: Path, weights: Path | None, only: str) -> None:
     """Measure all codecs on pictures that are no photographs."""
     folder = out / "set"
     paths = sorted(folder.glob("*.png")) or sorted(screenset.make(folder))
-    peers = [peer for peer in PEERS if peer.name in LOSSY and peer.present()]
-    if not jpegxl_present():
-        raise click.ClickException("JPEG XL is not installed: pip install -e '.[bench]'")
+    peers, absent = choose_peers(LOSSY)
+    if absent:
+        raise click.ClickException(f"{', '.join(absent)} cannot be written here: pip install -e '.[bench]'")
     ours, curves = Yoto(Codec(weights), QUALITIES), Curves()
     for path in paths:
         if path.name.startswith(only):

@@ -1,6 +1,7 @@
 """Which blocks of a tile the encoder codes plainly; decoders do not depend on any of it.
 
-A block is plain where that costs less: bits + λ·255²·MSE, MSE being 0. Only blocks that may be cheap plainly, or that
+A block is plain where that costs less: bits + λ·255²·MSE. Its pixels are exact, or of few colours if that is worth the
+bits. Only blocks that may be cheap plainly, or that
 the network cannot hold, are looked at, so that photographs hardly pay for the question.
 """
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from codec.format.bitstream import PLAIN_UNIT_PX
 from codec.picture.image import Uint8Array
-from codec.picture.plain import FAST, BoolArray, compress, on_pixels
+from codec.picture.plain import FAST, BoolArray, compress, on_pixels, with_colours
 
 FloatArray = npt.NDArray[np.float32]
 # Bits of a pixel that repeats one near by; of another, and for each doubling of its step in each channel.
@@ -32,6 +33,7 @@ ASKED_SHARE = 0.01  # of blocks in a tile; fewer are not worth the question
 SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # of the guessed bits, of which the guess is right up to a factor
 HOPELESS = 0.1  # of the guessed bits: blocks that cost less are better learned whatever the factor is
 GAIN = 0.98  # what a tile of both kinds must promise to cost, of one kind alone, since promises are a little too good
+PALETTES = (256, 128, 64, 32, 16)  # numbers of colours that plain blocks may be reduced to
 TRIFLE_BITS = 512.0  # of a tile; whatever takes so little plainly is kept exactly
 WHOLE_SHARE = 0.5  # of candidates, from which on a whole plain tile is tried
 
@@ -111,8 +113,42 @@ def block_sums(values: FloatArray | BoolArray) -> FloatArray:
     return np.asarray(np.add.reduceat(sums, columns, axis=1), np.float32)
 
 
-def choose_plain(colour: Uint8Array, found: Survey, learned_bits: FloatArray) -> BoolArray:
-    """The blocks of a tile to code plainly.
+class Drawing(NamedTuple):
+    """What a tile's plain blocks show.
+
+    Attributes:
+        pixels: uint8 (H, W, 3 or 1).
+        bits: of its plain section.
+        errors: λ·255² times the squared error of each block, (rows, columns).
+    """
+
+    pixels: Uint8Array
+    bits: float
+    errors: FloatArray
+
+
+def draw(colour: Uint8Array, mask: BoolArray, lmbda: float) -> Drawing:
+    """The plain blocks of a tile, exact or in few colours, whichever costs less, its error included.
+
+    Anti-aliased lines and letters have many colours that hardly differ, and cost twice what a palette of them does.
+    """
+    best = Drawing(colour, plain_bits(colour, mask), np.zeros(mask.shape, np.float32))
+    shown = colour * on_pixels(mask, *colour.shape[:2])[:, :, None]
+    least = best.bits
+    for count in PALETTES if best.bits > TRIFLE_BITS else ():
+        pixels = with_colours(shown, count)
+        if pixels is not None:
+            error = np.square(pixels.astype(np.float32) - colour).mean(axis=2)
+            drawing = Drawing(pixels, plain_bits(pixels, mask), np.float32(lmbda) * block_sums(error))
+            if (cost := drawing.bits + float(drawing.errors[mask].sum())) < least:
+                best, least = drawing, cost
+    return best
+
+
+def choose_plain(
+    colour: Uint8Array, found: Survey, learned_bits: FloatArray, lmbda: float
+) -> tuple[BoolArray, Uint8Array]:
+    """The blocks of a tile to code plainly, and the pixels that they show.
 
     The bits of a block alone are not known, since blocks share what the lossless coder learns of them. So they are
     guessed up to a factor, the blocks where they are fewer than the learned ones' cost are tried for several such
@@ -122,28 +158,35 @@ def choose_plain(colour: Uint8Array, found: Survey, learned_bits: FloatArray) ->
         colour: pixels of the picture that lie in the tile, uint8 (H, W, 3 or 1).
         found: what `survey` says of it.
         learned_bits: what each block costs if it is learned, its error included, in bits.
+        lmbda: weight of the squared error.
     """
     asked = found.asked & (learned_bits > HOPELESS * found.guess)
     asked |= float(found.guess.sum()) < TRIFLE_BITS
-    best, least = np.zeros_like(asked), float(learned_bits.sum())
+    best, least = (np.zeros_like(asked), colour), float(learned_bits.sum())
     if not asked.any():
         return best
     everything = np.ones_like(asked)
-    if asked.mean() >= WHOLE_SHARE and (cost := plain_bits(colour, everything)) < max(least, TRIFLE_BITS):
-        best, least = everything, cost
-        if cost < TRIFLE_BITS:
+    if asked.mean() >= WHOLE_SHARE:
+        drawing = draw(colour, everything, lmbda)
+        cost = drawing.bits + float(drawing.errors.sum())
+        if cost < max(least, TRIFLE_BITS):
+            best, least = (everything, drawing.pixels), cost
+        if drawing.bits < TRIFLE_BITS:
             return best
-    guess = guessed_bits(colour)
-    guess *= plain_bits(colour, asked) / float(guess[asked].sum())
+    if not asked.all():
+        drawing = draw(colour, asked, lmbda)
+    guess = guessed_bits(drawing.pixels)
+    guess *= drawing.bits / float(guess[asked].sum())
     floor = float(learned_bits.min())  # learned bits of a block that is filled with next to nothing
     promised, tried = GAIN * least, set[bytes]()
     for scale in SCALES:
-        mask = asked & (learned_bits > scale * guess)
+        mask = asked & (learned_bits > scale * guess + drawing.errors)
         if mask.any() and not mask.all() and mask.tobytes() not in tried:
             tried.add(mask.tobytes())
-            cost = plain_bits(colour, mask) + mask.size + floor * mask.sum() + float(learned_bits[~mask].sum())
+            cost = plain_bits(drawing.pixels, mask) + mask.size + floor * mask.sum()
+            cost += float(drawing.errors[mask].sum() + learned_bits[~mask].sum())
             if cost < promised:
-                best, promised = mask, cost
+                best, promised = (mask, drawing.pixels), cost
     return best
 
 

@@ -43,6 +43,7 @@ TILE_PX = 1024
 DEFAULT_EFFORT = 1
 MAX_EFFORT = 8
 SLOW_EFFORT = 4  # from which on plain blocks take ten times as long for half a percent
+NO_PICTURE_BITS = 1e9  # of a block that the network makes no numbers of
 NOTHING = (b"", 0)  # a section that a tile does not have
 BAND_LATENTS = 48  # cuts a tile of the usual size and its margin in two, and leaves pictures up to 768 px whole
 
@@ -74,10 +75,10 @@ def encode_planes(
         else:
             found = search(model, plan.colour, grid, box, rate_point)
             tiles.append(pack_symbols(model, found, found.best(effort)))
-        plain.append(plan.section(planes.colour, box, masked=tiles[-1] != NOTHING, effort=effort))
+        plain.append(plan.section(planes.colour, number, box, masked=tiles[-1] != NOTHING, effort=effort))
         if progress:
             progress(number + 1, grid.rows * grid.columns)
-    return pack_planes(planes, rate_point, tile_px, model.id, tiles, plain)
+    return pack_planes(planes, rate_point, tile_px, model.id, tiles, plain, exact=not plan.drawn)
 
 
 def encode_lossless(
@@ -87,13 +88,13 @@ def encode_lossless(
     check_arguments(effort, tile_px)
     height, width = planes.colour.shape[:2]
     grid = Grid(height, width, tile_px, margin_px=0)
-    plan = Plan(np.ones(mask_shape(height, width), bool), planes.colour, {})
+    plan = Plan(np.ones(mask_shape(height, width), bool), planes.colour, {}, {})
     plain = []
-    for box in grid.tiles():
-        plain.append(plan.section(planes.colour, box, masked=False, effort=effort))
+    for number, box in enumerate(grid.tiles()):
+        plain.append(plan.section(planes.colour, number, box, masked=False, effort=effort))
         if progress:
             progress(len(plain), grid.rows * grid.columns)
-    return pack_planes(planes, QUALITY_MAX, tile_px, NO_MODEL, [NOTHING] * len(plain), plain)
+    return pack_planes(planes, QUALITY_MAX, tile_px, NO_MODEL, [NOTHING] * len(plain), plain, exact=True)
 
 
 def pack_planes(
@@ -103,8 +104,10 @@ def pack_planes(
     model_id: bytes,
     tiles: list[tuple[bytes, int]],
     plain: list[tuple[bytes, int]],
+    *,
+    exact: bool,
 ) -> bytes:
-    """The file of a picture, from what was made of its tiles."""
+    """The file of a picture, from what was made of its tiles; whether plain blocks are exact."""
     height, width, channels = planes.colour.shape
     learned = any(tile != NOTHING for tile in tiles)
     header = Header(
@@ -115,7 +118,7 @@ def pack_planes(
         channels == 3,
         planes.alpha is not None,
         tile_px,
-        lossless=not learned,
+        lossless=exact and not learned,
     )
     drawn = any(section != NOTHING for section in plain)
     return pack(header, tiles, planes.packed_alpha, planes.metadata, plain if drawn else ())
@@ -135,29 +138,31 @@ class Plan(NamedTuple):
     Attributes:
         plain: (⌈H / 32⌉, ⌈W / 32⌉).
         colour: the picture as the network shall see it, plain blocks filled smoothly.
+        drawn: pixels of tiles, by number, whose plain blocks are not exact.
         drafts: symbols of tiles, by number, as they are coded if nothing near them is plain.
     """
 
     plain: BoolArray
     colour: Uint8Array
+    drawn: dict[int, Uint8Array]
     drafts: dict[int, tuple[bytes, int]]
 
     def plain_in(self, box: Box) -> BoolArray:
         """The blocks of a rectangle, as far as the picture goes."""
         return self.plain[blocks(box)]
 
-    def section(self, colour: Uint8Array, box: Box, *, masked: bool, effort: int) -> tuple[bytes, int]:
+    def section(self, colour: Uint8Array, number: int, box: Box, *, masked: bool, effort: int) -> tuple[bytes, int]:
         """The plain section of a tile, and the CRC-32 of its pixels; nothing if it has no plain block."""
         mask = self.plain_in(box)
         if not mask.any():
             return NOTHING
-        inside = colour[box.top : box.bottom, box.left : box.right]
+        inside = self.drawn.get(number, colour[box.top : box.bottom, box.left : box.right])
         return pack_plain(PlainTile(inside, mask if masked else None), SLOW if effort >= SLOW_EFFORT else USUAL)
 
 
 def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: int, effort: int) -> Plan:
     """Decide which blocks of each tile are plain."""
-    plan = Plan(np.zeros(mask_shape(grid.height, grid.width), bool), colour, {})
+    plan = Plan(np.zeros(mask_shape(grid.height, grid.width), bool), colour, {}, {})
     lmbda = model.weights.config.lmbda(rate_point / QUALITY_MAX)
     for number, box in enumerate(grid.tiles()):
         inside = colour[box.top : box.bottom, box.left : box.right]
@@ -167,7 +172,10 @@ def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: i
             chosen = found.best(effort)
             plan.drafts[number] = pack_symbols(model, found, chosen)
             rows, columns = look.asked.shape
-            plan.plain[blocks(box)] = choose_plain(inside, look, found.costs(chosen)[:rows, :columns])
+            costs = found.costs(chosen)[:rows, :columns]
+            plan.plain[blocks(box)], pixels = choose_plain(inside, look, costs, lmbda)
+            if pixels is not inside:
+                plan.drawn[number] = pixels
     return plan._replace(colour=fill(colour, plan.plain, grid))
 
 
@@ -262,7 +270,8 @@ class Search(NamedTuple):
         tile, error_bits = chosen
         if error_bits is None:
             error_bits = self.look(tile.y_hat, gradient=False).error_bits
-        return block_costs(tile, error_bits, self.model.weights.tables, PLAIN_UNIT_PX // LATENT_STRIDE)
+        costs = block_costs(tile, error_bits, self.model.weights.tables, PLAIN_UNIT_PX // LATENT_STRIDE)
+        return np.nan_to_num(costs, nan=NO_PICTURE_BITS, posinf=NO_PICTURE_BITS)
 
     def look(self, y_hat: IntArray, *, gradient: bool) -> Look:
         """Look at the picture of the tile's symbols; in parts, so that memory is bounded by less than a tile's."""

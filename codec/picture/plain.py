@@ -80,6 +80,24 @@ def pixels_crc(colour: Uint8Array) -> int:
     return zlib.crc32(colour.tobytes())
 
 
+def with_colours(colour: Uint8Array, count: int) -> Uint8Array | None:
+    """Pixels, uint8 (H, W, 3 or 1), in so many colours near their own; None if they have no more.
+
+    A colour that most of those near it are stays as it is, so that white remains white.
+    """
+    image = Image.fromarray(np.broadcast_to(colour, (*colour.shape[:2], 3)))
+    if image.getcolors(count) is not None:
+        return None
+    reduced = image.quantize(count, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette = np.asarray(reduced.getpalette(), np.uint8).reshape(-1, 3)
+    entries, shades = np.asarray(reduced), np.asarray(image) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    pairs, counts = np.unique(entries.astype(np.uint64) << np.uint64(24) | shades, return_counts=True)
+    totals = np.bincount(entries.reshape(-1), minlength=len(palette))
+    for pair in pairs[2 * counts > totals[pairs >> np.uint64(24)]].tolist():
+        palette[pair >> 24] = pair >> 16 & 255, pair >> 8 & 255, pair & 255
+    return palette[entries][:, :, : colour.shape[2]]
+
+
 def unpack_plain(data: bytes, height: int, width: int, channels: int, *, masked: bool) -> PlainTile:
     """Read the section of a tile.
 
