@@ -268,6 +268,37 @@ def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec])
     report(found.fields, str(found), as_json, False)
 
 
+@main.command("report")
+@click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="Of our files.")
+@click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
+@model_options
+@one_line_errors
+def report_page(inputs: tuple[Path, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]) -> None:
+    """Write an HTML page: the pictures IMG as .yoto files and in other formats, beside what they are stored as."""
+    if output.exists() and not force:
+        raise click.UsageError(f"{output} exists; --force overwrites it")
+    from codec.app import savings
+    from codec.peers import REPORTED, choose_peers
+
+    codec, peers, entries = load(), choose_peers(REPORTED)[0], []
+    for path in inputs:
+        try:
+            entries.append(savings.measure(path, codec, quality, peers))
+            click.echo(f"{path}: measured", err=True)
+        except Exception as error:
+            message = explain(error)
+            if message is None:
+                raise
+            click.echo(f"Error: {message if str(path) in message else f'{path}: {message}'}", err=True)
+    if entries:
+        write_output(output, savings.page(entries, quality).encode())
+        click.echo(f"{output}: {len(entries)} of {len(inputs)} pictures")
+    if len(entries) < len(inputs):
+        sys.exit(1)
+
+
 @main.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True)
 @model_options

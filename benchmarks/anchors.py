@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks.bdrate import Curve
 from codec.metrics import ms_ssim_db
 
+ANCHORS = Path(__file__).parent / "anchors" / "kodak.json"
 VTM = "VTM 18.0 (lossy-vae)"  # the reference of the project
 # What the tables name besides, unless told otherwise: classical codecs, and the learned ones nearest in kind.
 DEFAULT_ANCHORS = (

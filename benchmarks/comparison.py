@@ -15,6 +15,7 @@ from benchmarks.files import write_json
 from benchmarks.results import Mean
 
 BDRATE_FILE = "bdrate.json"
+RATES = ("whole", "ms_ssim", "ssimulacra2")  # of a row
 
 
 class Row(NamedTuple):
@@ -25,6 +26,8 @@ class Row(NamedTuple):
     published: bool  # whether the reference's curve is a published one, or measured here
     whole: BDRate | None
     bands: tuple[BDRate | None, ...]  # of BANDS_DB, each as far as both curves reach
+    ms_ssim: BDRate | None = None  # over MS-SSIM in dB
+    ssimulacra2: BDRate | None = None
 
 
 class Comparison(NamedTuple):
@@ -35,28 +38,37 @@ class Comparison(NamedTuple):
     published: list[PublishedRate]
 
 
-def curve_of(codec: str, means: Sequence[Mean]) -> Curve:
-    """The measured curve of a codec, without points that lost nothing."""
-    points = [mean for mean in means if mean.codec == codec and math.isfinite(mean.psnr_db)]
-    return Curve(codec, [point.bpp for point in points], [point.psnr_db for point in points])
+def curve_of(codec: str, means: Sequence[Mean], metric: str = "psnr_db") -> Curve:
+    """The measured curve of a codec over a metric, without points that lost nothing or lack the metric."""
+    values = [(mean.bpp, getattr(mean, metric)) for mean in means if mean.codec == codec]
+    points = [(bpp, value) for bpp, value in values if value is not None and math.isfinite(value)]
+    return Curve(codec, [bpp for bpp, _ in points], [value for _, value in points])
 
 
-def compare(means: Sequence[Mean], anchors: Sequence[Curve]) -> list[Row]:
-    """Ours against everything, the others against VTM."""
-    measured = [curve_of(name, means) for name in dict.fromkeys(mean.codec for mean in means)]
-    vtm = [anchor for anchor in anchors if anchor.name == VTM]
+def compare(means: Sequence[Mean], anchors: Anchors | None = None, reference: str | None = None) -> list[Row]:
+    """Ours against everything; the others against VTM, where it was published, and against `reference`."""
+    measured = list(dict.fromkeys(mean.codec for mean in means))
+    published = [curve.name for curve in anchors.curves] if anchors else []
     rows = []
-    for curve in measured:
-        rows += [row(curve, anchor, True) for anchor in (anchors if curve.name == OURS else vtm)]
-        if curve.name == OURS:
-            rows += [row(curve, other, False) for other in measured if other is not curve]
+    for codec in measured:
+        others = [*published, *measured] if codec == OURS else [name for name in published if name == VTM]
+        if reference in measured and reference not in others:
+            others.append(reference)
+        rows += [row(codec, other, means, anchors, other in published) for other in others if other != codec]
     return rows
 
 
-def row(curve: Curve, reference: Curve, published: bool) -> Row:
+def row(codec: str, reference: str, means: Sequence[Mean], anchors: Anchors | None, published: bool) -> Row:
     """One comparison."""
-    whole, *bands = (rate_or_none(curve, reference, band) for band in (None, *BANDS_DB))
-    return Row(curve.name, reference.name, published, whole, tuple(bands))
+
+    def rate(metric: str, stored: Sequence[Curve], band_db: tuple[float, float] | None = None) -> BDRate | None:
+        curves = stored if published else [curve_of(reference, means, metric)]
+        found = next((curve for curve in curves if curve.name == reference), None)
+        return rate_or_none(curve_of(codec, means, metric), found, band_db) if found else None
+
+    psnr, ms_ssim = (anchors.curves, anchors.ms_ssim) if anchors else ([], [])
+    whole, *bands = (rate("psnr_db", psnr, band) for band in (None, *BANDS_DB))
+    return Row(codec, reference, published, whole, tuple(bands), rate("ms_ssim_db", ms_ssim), rate("ssimulacra2", []))
 
 
 def rate_or_none(curve: Curve, reference: Curve, band_db: tuple[float, float] | None) -> BDRate | None:
@@ -67,14 +79,16 @@ def rate_or_none(curve: Curve, reference: Curve, band_db: tuple[float, float] | 
         return None
 
 
-def save_comparison(folder: Path, model: str, means: Sequence[Mean], anchors: Anchors) -> None:
+def save_comparison(folder: Path, model: str, rows: Sequence[Row], published: Sequence[PublishedRate] = ()) -> None:
     """Write what the README and the report say of BD-rates: the anchors file need not be there for these."""
-    rows = [
-        entry._asdict() | {"whole": as_json(entry.whole), "bands": [as_json(band) for band in entry.bands]}
-        for entry in compare(means, anchors.curves)
+    stored = [
+        entry._asdict()
+        | {name: as_json(getattr(entry, name)) for name in RATES}
+        | {"bands": [as_json(band) for band in entry.bands]}
+        for entry in rows
     ]
-    published = [rate._asdict() for rate in anchors.rates]
-    content = {"model": {"id": model}, "bands_db": BANDS_DB, "rows": rows, "published": published}
+    rates = [rate._asdict() for rate in published]
+    content = {"model": {"id": model}, "bands_db": BANDS_DB, "rows": stored, "published": rates}
     write_json(folder / BDRATE_FILE, content)
 
 
@@ -86,8 +100,8 @@ def load_comparison(folder: Path) -> Comparison:
             entry["codec"],
             entry["reference"],
             entry["published"],
-            from_json(entry["whole"]),
-            tuple(from_json(band) for band in entry["bands"]),
+            bands=tuple(from_json(band) for band in entry["bands"]),
+            **{name: from_json(entry.get(name)) for name in RATES},
         )
         for entry in stored["rows"]
     ]

@@ -7,20 +7,22 @@ import os
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from typing import NamedTuple
 from urllib.error import HTTPError
 
 import click
 import numpy as np
 
 from codec.app.files import write_output
+from codec.picture.formats import readable_suffixes
 from codec.picture.image import Uint8Array, open_image
 
 KODAK_URL = "https://r0k.us/graphics/kodak/kodak"
 FILE_MAX_BYTES = 2 << 20  # the largest of the images has 0.8 MB
 TIMEOUT_S = 30.0
+KODAK = "Kodak"
 CACHE = Path("~/.cache/yoto-codec/kodak")
 ENVIRONMENT = "YOTO_KODAK"
-SUFFIXES = {".png", ".ppm", ".tif", ".tiff", ".bmp", ".webp", ".jpg", ".jpeg"}
 
 # The Kodak PhotoCD images, 768×512 or 512×768 px, as on r0k.us; published curves are of these files.
 KODAK_SHA256 = {
@@ -117,10 +119,34 @@ def find_kodak(folder: Path | None = None) -> list[Path]:
 
 def find_images(folder: Path) -> list[Path]:
     """All pictures of a folder, sorted; DatasetError if there are none."""
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    suffixes = readable_suffixes()
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
     if not paths:
-        raise DatasetError(f"{folder} holds no pictures (looked for {' '.join(sorted(SUFFIXES))})")
+        raise DatasetError(f"{folder} holds no pictures")
     return paths
+
+
+class Dataset(NamedTuple):
+    """Pictures to measure on; published curves are of the Kodak images alone."""
+
+    name: str
+    paths: list[Path]
+
+    @property
+    def is_kodak(self) -> bool:
+        """Whether these are the 24 Kodak images, unaltered."""
+        return self.name == KODAK
+
+
+def find_dataset(folder: Path | None) -> Dataset:
+    """The pictures of a folder; without one the Kodak images, which a folder of theirs has to hold unaltered.
+
+    Raises:
+        DatasetError: there are none, or Kodak images are missing or altered.
+    """
+    if folder is None or (folder / "kodim01.png").is_file() or not folder.is_dir():
+        return Dataset(KODAK, find_kodak(folder))
+    return Dataset(folder.resolve().name, find_images(folder))
 
 
 def sha256(path: Path) -> str:

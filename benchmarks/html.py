@@ -1,6 +1,6 @@
 """One self-contained HTML page of a results folder: plots, tables, pictures, and how it was all measured.
 
-python -m benchmarks.html --results FOLDER --dataset KODAK --anchors kodak_anchors.json --output report.html
+python -m benchmarks.html --results FOLDER --dataset KODAK --output report.html
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.bdrate import BANDS_DB
 from benchmarks.codecs import OURS, Yoto
-from benchmarks.dataset import DatasetError, find_kodak
+from benchmarks.dataset import Dataset, DatasetError, find_dataset
 from benchmarks.plot import anchor_option, anchors_option, read_figures, results_option, svg
 from benchmarks.results import AVERAGING
 from benchmarks.summary import Summary, title
@@ -29,7 +29,7 @@ from benchmarks.tables import (
     peer_table,
     speed_table,
 )
-from benchmarks.visual import PEERS, PLACES, View, view
+from benchmarks.visual import PEERS, View, places, view
 from codec.api import Codec
 from codec.app.files import write_output
 from codec.errors import CodecError
@@ -60,6 +60,7 @@ CAPTIONS = {
     "rd-psnr": "PSNR of the decoded 8-bit RGB against the bits of the real file.",
     "rd-ms-ssim": "MS-SSIM against the bits of the real file."
     " Ours and the published models were trained for squared error.",
+    "rd-ssimulacra2": "SSIMULACRA2, which follows what people see, against the bits of the real file.",
     "complexity": "BD-rate over the complexity of decoding; lower left is better. Models in two sizes, one for"
     " low and one for high rates, are a line. CompressAI's models were counted here, their curves are published.",
     "growth": "Time and peak memory of the process for pictures of 0.1 to 100 megapixels.",
@@ -75,13 +76,15 @@ def page(summary: Summary, figures: dict[str, Figure], views: Sequence[View]) ->
         f" {AVERAGING}. † marks what others published; everything else was measured here.</p>",
         *([f"<p>Peers without a curve: {text(summary.missing)}.</p>"] if summary.missing else []),
         "<h2>Rate and distortion</h2>",
-        *(plot(name, figures) for name in ("rd-psnr", "rd-ms-ssim")),
+        *(plot(name, figures) for name in ("rd-psnr", "rd-ms-ssim", "rd-ssimulacra2") if name in figures),
         section("Our points", curve_table(summary)),
         section(
             "BD-rate of yoto-codec",
             bd_table(summary),
             "Percent more bits than the reference at equal PSNR (negative: fewer), over the range that both curves"
-            f" reach, and in {len(BANDS_DB)} bands of it. * only part of the band is reached by both.",
+            f" reach, and in {len(BANDS_DB)} bands of it (* only part of the band is reached by both); then the same at"
+            " equal MS-SSIM and SSIMULACRA2, and the processor's seconds to encode with the reference, mean over its"
+            " points.",
         ),
         section("BD-rate of the others", peer_table(summary)),
         *(["<h2>Complexity</h2>", plot("complexity", figures)] if "complexity" in figures else []),
@@ -91,7 +94,7 @@ def page(summary: Summary, figures: dict[str, Figure], views: Sequence[View]) ->
         section(
             "Peak memory",
             peak_table(summary),
-            "Of a fresh process that encodes or decodes one Kodak image, at the setting that takes most; beside it, how"
+            "Of a fresh process that encodes or decodes one picture, at the setting that takes most; beside it, how"
             " much of it was added to what the loaded codec takes.",
         ),
         *(["<h3>Growth with the picture</h3>", plot("growth", figures)] if "growth" in figures else []),
@@ -181,11 +184,20 @@ def pairs(content: dict[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in content.items())
 
 
+def write_page(
+    output: Path, summary: Summary, figures: dict[str, Figure], dataset: Dataset, ours: Yoto, quality: float
+) -> None:
+    """Write the page, with pictures of this quality and the peers' of as many bytes."""
+    peers, _ = choose_peers(PEERS)
+    views = [view(place, dataset.paths[0].parent, ours, quality, peers) for place in places(dataset)]
+    write_output(output, page(summary, figures, views).encode())
+
+
 @click.command()
 @results_option
 @anchors_option
 @anchor_option
-@click.option("--dataset", type=click.Path(path_type=Path), help="Folder of the 24 Kodak images.")
+@click.option("--dataset", type=click.Path(path_type=Path), help="Folder of the pictures that were measured.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights file instead of the one that is shipped.")
 @click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.2, show_default=True, help="Of the pictures.")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="HTML file.")
@@ -201,17 +213,14 @@ def main(
     """Write one HTML page with everything that a results folder holds."""
     summary, _, figures = read_figures(folder, anchors_path, names)
     try:
-        pictures_folder = find_kodak(dataset)[0].parent
-        codec = Codec(weights)
+        found, codec = find_dataset(dataset), Codec(weights)
     except (DatasetError, CodecError) as error:
         raise click.ClickException(str(error)) from error
     if codec.weights.model_id.hex() != summary.model["id"]:
         raise click.ClickException(
             f"{folder} is of model {summary.model['id']}, loaded is {codec.weights.model_id.hex()}: give its --weights"
         )
-    peers, _ = choose_peers(PEERS)
-    views = [view(place, pictures_folder, Yoto(codec), quality, peers) for place in PLACES]
-    write_output(output, page(summary, figures, views).encode())
+    write_page(output, summary, figures, found, Yoto(codec), quality)
     click.echo(f"{output}: {output.stat().st_size} bytes")
 
 

@@ -14,7 +14,7 @@ from PIL import features
 
 from codec.network.weights import Weights
 
-METRICS = ("numpy", "scipy", "scikit-image")
+METRICS = ("numpy", "ssimulacra2")
 OUR_PACKAGES = ("yoto-codec", "torch", "constriction", "pillow", *METRICS)
 PEER_PACKAGES = ("pillow", "pillow-jxl-plugin", "pillow-heif", *METRICS)
 PILLOW_FEATURES = ("libjpeg_turbo", "webp", "avif", "jpg_2000")

@@ -1,11 +1,12 @@
 """Plots of a results folder, as PNG and SVG files, and as SVG for the report.
 
-python -m benchmarks.plot --results FOLDER --anchors kodak_anchors.json --output FOLDER
+python -m benchmarks.plot --results FOLDER --output FOLDER
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.anchors import DEFAULT_ANCHORS, VTM, Anchors, load_anchors
+from benchmarks.anchors import ANCHORS, DEFAULT_ANCHORS, VTM, Anchors, load_anchors
 from benchmarks.bdrate import Curve, bd_rate
 from benchmarks.codecs import OURS
 from benchmarks.comparison import curve_of
+from benchmarks.dataset import KODAK
 from benchmarks.results import Mean, ResultsError
 from benchmarks.summary import RESULTS, Summary, SummaryError, load_summary, title
 from codec.app.files import write_output
@@ -63,10 +65,11 @@ def rate_figure(means: Sequence[Mean], published: Sequence[Curve], metric: str, 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 5.4))
         axes = figure.subplots()
-        names = [name for name in dict.fromkeys(mean.codec for mean in means) if not has_slower(name, means)]
+        known = [mean for mean in means if is_drawn(getattr(mean, metric))]
+        names = [name for name in dict.fromkeys(mean.codec for mean in known) if not has_slower(name, means)]
         colours = iter(COLOURS * 2)
         for name in names:
-            points = [mean for mean in means if mean.codec == name and mean.bpp <= BPP_MAX]
+            points = [mean for mean in known if mean.codec == name and mean.bpp <= BPP_MAX]
             emphasis = (
                 {"color": OURS_COLOUR, "linewidth": 2.6, "zorder": 3} if name == OURS else {"color": next(colours)}
             )
@@ -78,14 +81,19 @@ def rate_figure(means: Sequence[Mean], published: Sequence[Curve], metric: str, 
             points = sorted((bpp, value) for bpp, value in zip(curve.bpp, curve.psnr_db, strict=True) if bpp <= BPP_MAX)
             colour = next(colours)
             axes.plot(*zip(*points, strict=True), color=colour, linestyle="--", linewidth=1.1, label=f"{curve.name} †")
-        values = [getattr(mean, metric) for mean in means if mean.codec == OURS]
-        axes.set(
-            xlabel="bits per pixel", ylabel=label, xlim=(0.0, BPP_MAX), ylim=(min(values) - 1.0, max(values) + 2.0)
-        )
+        values = [getattr(mean, metric) for mean in known if mean.codec == OURS]
+        room = 0.07 * (max(values) - min(values)) + 0.01
+        axes.set(xlabel="bits per pixel", ylabel=label, xlim=(0.0, BPP_MAX))
+        axes.set_ylim(min(values) - room, max(values) + 2.0 * room)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
         if published:
             figure.text(1.0, 0.0, "† published", fontsize=8, ha="right", va="bottom")
         return figure
+
+
+def is_drawn(value: float | None) -> bool:
+    """Whether a figure has a place in a plot."""
+    return value is not None and math.isfinite(value)
 
 
 def has_slower(name: str, means: Sequence[Mean]) -> bool:
@@ -175,10 +183,14 @@ def all_figures(
         [curve for curve in curves if curve.name in drawn]
         for curves in ((anchors.curves, anchors.ms_ssim) if anchors else ([], []))
     )
-    figures = {
-        "rd-psnr": rate_figure(summary.means, published, "psnr_db", "PSNR of RGB, dB"),
-        "rd-ms-ssim": rate_figure(summary.means, ms_ssim, "ms_ssim_db", "MS-SSIM of RGB, dB: −10·log₁₀(1 − MS-SSIM)"),
-    }
+    figures = {}
+    for name, metric, label, curves in (
+        ("rd-psnr", "psnr_db", "PSNR of RGB, dB", published),
+        ("rd-ms-ssim", "ms_ssim_db", "MS-SSIM of RGB, dB: −10·log₁₀(1 − MS-SSIM)", ms_ssim),
+        ("rd-ssimulacra2", "ssimulacra2", "SSIMULACRA2", []),
+    ):
+        if any(mean.codec == OURS and is_drawn(getattr(mean, metric)) for mean in summary.means):
+            figures[name] = rate_figure(summary.means, curves, metric, label)
     if anchors and everything and summary.complexity:
         figures["complexity"] = complexity_figure(complexity_points(summary, anchors, everything))
     if summary.memory:
@@ -213,6 +225,8 @@ def read_figures(
     """Results, anchors and plots for the options of a command; one line on stderr if they cannot be had."""
     try:
         summary = load_summary(folder)
+        if summary.ours.conditions["dataset"]["name"] != KODAK:
+            anchors_path = None  # the published curves are of Kodak
         anchors = load_anchors(anchors_path, names or DEFAULT_ANCHORS) if anchors_path else None
         entries = (summary.complexity or {}).get("compressai", {}).get("models", ())
         counted = dict.fromkeys([VTM, *(entry["anchor"] for entry in entries)])
@@ -224,7 +238,7 @@ def read_figures(
 
 results_option = click.option("--results", "folder", type=click.Path(path_type=Path), default=RESULTS, help="Folder.")
 anchors_option = click.option(
-    "--anchors", "anchors_path", type=click.Path(exists=True, path_type=Path), help="kodak_anchors.json."
+    "--anchors", "anchors_path", type=click.Path(exists=True, path_type=Path), default=ANCHORS, help="Published curves."
 )
 anchor_option = click.option("--anchor", "names", multiple=True, help="Name of a published codec instead of a choice.")
 

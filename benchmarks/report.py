@@ -17,15 +17,26 @@ def curve_table(means: Sequence[Mean]) -> str:
     lines = [
         f"Rate in bits of the real files; {AVERAGING}.",
         "",
-        f"{'codec':<12} {'setting':>7} {'images':>6} {'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'in dB':>7} {'SSIM':>7}"
-        f" {'encode s':>9} {'decode s':>9}",
+        f"{'codec':<14} {'setting':>7} {'images':>6} {'bpp':>8} {'PSNR dB':>8} {'MS-SSIM':>8} {'in dB':>7}"
+        f" {'SSIM':>7} {'SSIMU2':>7} {'encode s':>9} {'decode s':>9}",
     ]
     lines += [
-        f"{m.codec:<12} {m.setting:>7g} {m.images:>6} {m.bpp:>8.4f} {m.psnr_db:>8.3f} {m.ms_ssim:>8.5f}"
-        f" {m.ms_ssim_db:>7.3f} {m.ssim:>7.5f} {m.encode_s:>9.3f} {m.decode_s:>9.3f}"
+        f"{m.codec:<14} {m.setting:>7g} {m.images:>6} {m.bpp:>8.4f} {m.psnr_db:>8.3f} {number(m.ms_ssim, '.5f'):>8}"
+        f" {number(m.ms_ssim_db, '.3f'):>7} {number(m.ssim, '.5f'):>7} {number(m.ssimulacra2, '.2f'):>7}"
+        f" {m.encode_s:>9.3f} {m.decode_s:>9.3f}"
         for m in means
     ]
     return "\n".join(lines)
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def percent(rate: BDRate | None) -> str:
+    """A BD-rate, or a dash."""
+    return "–" if rate is None else f"{rate.percent:+.2f}%"
 
 
 def bd_table(rows: Sequence[Row]) -> str:
@@ -34,9 +45,9 @@ def bd_table(rows: Sequence[Row]) -> str:
         return "No BD-rates: nothing to compare with."
     lines = [
         "BD-rate: percent more bits than the reference at equal PSNR, over the range that both curves reach, and in",
-        f"bands of it ({BAND_NOTE}).",
+        f"bands of it ({BAND_NOTE}); before these, the same at equal MS-SSIM and SSIMULACRA2.",
         "",
-        f"{'codec':<12} {'reference':<37} {'range dB':>11} {'BD-rate':>9} "
+        f"{'codec':<14} {'reference':<37} {'range dB':>11} {'BD-rate':>9} {'MS-SSIM':>9} {'SSIMU2':>9} "
         + " ".join(f"{name:>10}" for name in BAND_NAMES),
     ]
     return "\n".join([*lines, *(bd_line(row) for row in rows)])
@@ -44,11 +55,12 @@ def bd_table(rows: Sequence[Row]) -> str:
 
 def bd_line(row: Row) -> str:
     """One line of `bd_table`."""
-    start = f"{row.codec:<12} {row.reference:<37}"
+    start = f"{row.codec:<14} {row.reference:<37}"
     if row.whole is None:
         return f"{start} {'–':>11}   no curves with a range in common"
     bands = " ".join(f"{cell:>10}" for cell in band_cells(row))
-    return f"{start} {range_cell(row.whole):>11} {row.whole.percent:>+8.2f}% {bands}"
+    rates = " ".join(f"{percent(rate):>9}" for rate in (row.whole, row.ms_ssim, row.ssimulacra2))
+    return f"{start} {range_cell(row.whole):>11} {rates} {bands}"
 
 
 def range_cell(rate: BDRate) -> str:

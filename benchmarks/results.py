@@ -30,7 +30,11 @@ class ResultsError(Exception):
 
 @dataclass(frozen=True)
 class Record:
-    """One picture at one setting. Figures that are infinite, since nothing was lost, are null in the file."""
+    """One picture at one setting; seconds are of the processor.
+
+    Similarities are None for pictures smaller than their windows. PSNR and MS-SSIM in dB are infinite where nothing was
+    lost, which is null in the file.
+    """
 
     codec: str
     setting: float
@@ -38,11 +42,12 @@ class Record:
     bytes: int
     bpp: float
     psnr_db: float
-    ms_ssim: float
-    ms_ssim_db: float
-    ssim: float
+    ms_ssim: float | None
+    ms_ssim_db: float | None
+    ssim: float | None
     encode_s: float
     decode_s: float
+    ssimulacra2: float | None = None
 
 
 MEASURES = tuple(entry.name for entry in fields(Record) if entry.name not in ("codec", "setting", "image"))
@@ -58,11 +63,12 @@ class Mean:
     bytes: float
     bpp: float
     psnr_db: float
-    ms_ssim: float
-    ms_ssim_db: float
-    ssim: float
+    ms_ssim: float | None
+    ms_ssim_db: float | None
+    ssim: float | None
     encode_s: float
     decode_s: float
+    ssimulacra2: float | None = None
 
 
 class Results:
@@ -156,7 +162,7 @@ class Results:
             if record.image in images:
                 groups.setdefault((record.codec, record.setting), []).append(record)
         means = [
-            Mean(*key, len(group), *(fmean(getattr(record, name) for record in group) for name in MEASURES))
+            Mean(*key, len(group), *(_mean([getattr(record, name) for record in group]) for name in MEASURES))
             for key, group in groups.items()
             if len(group) == len(images)
         ]
@@ -175,10 +181,17 @@ class Results:
         write_json(self.path, content)
 
 
+def _mean(values: list[float | None]) -> Any:
+    """None where a picture lacks the figure."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
 def _to_json(entry: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no infinity."""
     return {key: None if value == math.inf else value for key, value in entry.items()}
 
 
 def _from_json(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: math.inf if value is None else value for key, value in entry.items()}
+    infinite = {"psnr_db"} | ({"ms_ssim_db"} if entry["ms_ssim"] is not None else set())
+    return {key: math.inf if value is None and key in infinite else value for key, value in entry.items()}

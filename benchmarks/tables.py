@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmarks.codecs import FAST, OURS
-from benchmarks.report import BAND_NAMES, band_cells, range_cell
+from benchmarks.report import BAND_NAMES, band_cells, number, percent, range_cell
 from benchmarks.summary import Summary, title
 
 
@@ -20,11 +21,18 @@ class Table(NamedTuple):
 def curve_table(summary: Summary) -> Table:
     """Our points."""
     rows = [
-        (f"{mean.setting:g}", f"{mean.bpp:.3f}", f"{mean.psnr_db:.2f}", f"{mean.ms_ssim:.4f}", f"{mean.ssim:.4f}")
+        (
+            f"{mean.setting:g}",
+            f"{mean.bpp:.3f}",
+            f"{mean.psnr_db:.2f}",
+            number(mean.ms_ssim, ".4f"),
+            number(mean.ssim, ".4f"),
+            number(mean.ssimulacra2, ".2f"),
+        )
         for mean in summary.means
         if mean.codec == OURS
     ]
-    return Table(("quality", "bpp", "PSNR dB", "MS-SSIM", "SSIM"), rows)
+    return Table(("quality", "bpp", "PSNR dB", "MS-SSIM", "SSIM", "SSIMULACRA2"), rows)
 
 
 def bd_table(summary: Summary) -> Table:
@@ -34,8 +42,15 @@ def bd_table(summary: Summary) -> Table:
         if row.whole:
             name = f"{row.reference} †" if row.published else title(row.reference)
             cells = [cell.strip() for cell in band_cells(row)]
-            rows.append((name, f"{row.whole.percent:+.2f}%", range_cell(row.whole), *cells))
-    return Table(("reference", "BD-rate", "over dB", *BAND_NAMES), rows)
+            others = (percent(row.ms_ssim), percent(row.ssimulacra2), encode_seconds(summary, row.reference))
+            rows.append((name, percent(row.whole), range_cell(row.whole), *cells, *others))
+    return Table(("reference", "BD-rate", "over dB", *BAND_NAMES, "MS-SSIM", "SSIMULACRA2", "encode s"), rows)
+
+
+def encode_seconds(summary: Summary, codec: str) -> str:
+    """The processor's seconds to encode a picture, mean over a codec's points; a dash if it was not measured here."""
+    seconds = [mean.encode_s for mean in summary.means if mean.codec == codec]
+    return f"{fmean(seconds):.2f}" if seconds else "–"
 
 
 def peer_table(summary: Summary) -> Table:
@@ -43,7 +58,7 @@ def peer_table(summary: Summary) -> Table:
     rows: list[Sequence[str]] = []
     for row in summary.comparison.rows if summary.comparison else ():
         if row.codec != OURS and row.whole:
-            rows.append((title(row.codec), row.reference, f"{row.whole.percent:+.2f}%", range_cell(row.whole)))
+            rows.append((title(row.codec), title(row.reference), percent(row.whole), range_cell(row.whole)))
     for rate in summary.comparison.published if summary.comparison else ():
         rows.append((f"{rate.name} †", rate.reference, f"{rate.percent:+.2f}%", "as published"))
     return Table(("codec", "reference", "BD-rate", "over dB"), rows)

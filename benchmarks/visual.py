@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from benchmarks.codecs import ImageCodec
-from benchmarks.dataset import load_rgb
+from benchmarks.dataset import Dataset, load_rgb
 from benchmarks.summary import title
 from codec.metrics import psnr_db
 from codec.peers import Peer, encode_at_size
@@ -30,6 +30,17 @@ class Place(NamedTuple):
 
 # Machines with lettering, a face with wool, a fence with clouds.
 PLACES = (Place("kodim05.png", 170, 130), Place("kodim15.png", 350, 20), Place("kodim19.png", 20, 440))
+
+
+def places(dataset: Dataset) -> list[Place]:
+    """Those of the Kodak images; the middles of the first pictures of any other set."""
+    if dataset.is_kodak:
+        return list(PLACES)
+    found = []
+    for path in dataset.paths[: len(PLACES)]:
+        height, width = load_rgb(path).shape[:2]
+        found.append(Place(path.name, max(0, (width - WIDTH_PX) // 2), max(0, (height - HEIGHT_PX) // 2)))
+    return found
 
 
 class Crop(NamedTuple):

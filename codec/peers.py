@@ -158,6 +158,8 @@ PEERS: Mapping[str, Peer] = {
         Peer("heic", "HEIC (x265, slow)", "HEIF", "heic", _heic_present, (0, 12, 24, 36, 48, 60, 74), _HEIC),
     )
 }
+# Those that a report on one's own pictures takes: one of each format, none that takes minutes.
+REPORTED = ("jpeg", "webp", "avif", "jpegxl", "heic")
 
 
 def choose_peers(names: Sequence[str] = tuple(PEERS)) -> tuple[list[Peer], list[str]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.anchors import VTM, Kmacs, load_anchors
+from benchmarks.anchors import VTM, Anchors, Kmacs, load_anchors
 from benchmarks.bdrate import BDRate, Curve, bd_rate
 from benchmarks.comparison import compare, load_comparison, save_comparison
 from benchmarks.report import bd_table, curve_table
@@ -132,21 +132,25 @@ def means_of(codec: str, factor: float, points: int = len(BPP)) -> list[Mean]:
     ]
 
 
+def published(*curves: Curve) -> Anchors:
+    return Anchors(list(curves), [], [], {})
+
+
 def test_tables_hold_curves_and_bands() -> None:
     means = means_of("yoto", 1.1)
     assert len(curve_table(means).splitlines()) == 3 + len(BPP)
-    line = bd_table(compare(means, [BASE._replace(name=VTM)])).splitlines()[-1]
-    assert line.split() == ["yoto", *VTM.split(), "26.0–41.0", "+10.00%", *["+10.00%"] * 4]
-    partly = bd_table(compare(means[:3], [Curve(VTM, BPP[:3], PSNR_DB[:3])])).splitlines()[-1]
-    assert partly.split()[-6:] == ["26.0–31.0", "+10.00%", "+10.00%", "+10.00%*", "–", "–"]
-    nothing = bd_table(compare(means, [Curve(VTM, (1.0, 2.0), (50.0, 60.0))])).splitlines()[-1]
+    line = bd_table(compare(means, published(BASE._replace(name=VTM)))).splitlines()[-1]
+    assert line.split() == ["yoto", *VTM.split(), "26.0–41.0", "+10.00%", "–", "–", *["+10.00%"] * 4]
+    partly = bd_table(compare(means[:3], published(Curve(VTM, BPP[:3], PSNR_DB[:3])))).splitlines()[-1]
+    assert partly.split()[-8:] == ["26.0–31.0", "+10.00%", "–", "–", "+10.00%", "+10.00%*", "–", "–"]
+    nothing = bd_table(compare(means, published(Curve(VTM, (1.0, 2.0), (50.0, 60.0))))).splitlines()[-1]
     assert nothing.endswith("no curves with a range in common")
     assert bd_table([]).startswith("No BD-rates")
 
 
 def test_ours_is_compared_with_all_and_others_with_vtm() -> None:
     means = [*means_of("yoto", 1.1), *means_of("jpeg", 2.2)]
-    rows = compare(means, [BASE._replace(name=VTM), BASE._replace(name="B")])
+    rows = compare(means, published(BASE._replace(name=VTM), BASE._replace(name="B")))
     pairs = [(row.codec, row.reference, row.published) for row in rows]
     assert pairs == [("yoto", VTM, True), ("yoto", "B", True), ("yoto", "jpeg", False), ("jpeg", VTM, True)]
     assert rows[2].whole == pytest.approx(BDRate(-50.0, 26.0, 41.0))
@@ -155,9 +159,9 @@ def test_ours_is_compared_with_all_and_others_with_vtm() -> None:
 def test_comparison_is_read_as_it_was_written(tmp_path: Path) -> None:
     anchors = load_anchors(write_anchors(tmp_path / "a.json", [VTM]), [VTM, "rate"])
     means = means_of("yoto", 1.1, points=3)
-    save_comparison(tmp_path, "abc", means, anchors)
+    save_comparison(tmp_path, "abc", compare(means, anchors), anchors.rates)
     comparison = load_comparison(tmp_path)
     assert comparison.model == "abc"
-    assert comparison.rows == compare(means, anchors.curves)
+    assert comparison.rows == compare(means, anchors)
     assert comparison.rows[0].bands[-1] is None
     assert comparison.published == anchors.rates

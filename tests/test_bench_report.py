@@ -15,7 +15,7 @@ from PIL import Image
 
 from benchmarks import codecs, compressai_models, dataset, html, memory, plot, readme, speed, visual
 from benchmarks.anchors import VTM, load_anchors
-from benchmarks.comparison import save_comparison
+from benchmarks.comparison import compare, save_comparison
 from benchmarks.complexity import ENTROPY, complexity, parameters
 from benchmarks.files import write_json
 from benchmarks.results import Record, Results
@@ -61,9 +61,10 @@ def test_complexity_counts_the_real_graph(codec: Codec) -> None:
     counts = complexity(codec, 128, 192)
     config = codec.weights.config
     n, m, d = config.N, config.M, config.D
-    block = (9 * n + n * 2 * n + n * n) / 64
+    fine = 48 + config.extra
+    blocks = config.analysis_blocks * (9 * fine + 3 * fine**2) / 16 + config.analysis_coarse * (9 * n + 3 * n**2) / 64
     lapped = 3 * 2 * 16
-    g_a = 192 * n / 64 + block + 4 * n * m / 256
+    g_a = blocks + 4 * fine * n / 64 + 4 * n * m / 256
     # The 8 px at each edge are not filtered.
     assert g_a < 1e3 * counts["encode_fast"]["g_a"] < g_a + lapped + 1.0
     assert counts["encode_fast"][ENTROPY] == counts["decode"][ENTROPY]
@@ -209,7 +210,8 @@ def folder(tmp_path: Path, anchors_path: Path) -> Path:
     others.note_absent(["heic"])
     others.save()
     summary = load_summary(target)
-    save_comparison(target, "abcdef", summary.means, load_anchors(anchors_path, [VTM, MEAN, "stated", "DCVC"]))
+    anchors = load_anchors(anchors_path, [VTM, MEAN, "stated", "DCVC"])
+    save_comparison(target, "abcdef", compare(summary.means, anchors), anchors.rates)
     shared = {"command": "python", "machine": {"cpu": "a", "cores": 2}, "model": MODEL}
     timings = [
         {"codec": "yoto", "threads": 1, "setting": 0.5, "bytes": 9, "encode_s": 0.1, "decode_s": 0.2},
@@ -332,7 +334,7 @@ def test_page_is_complete_and_self_contained(folder: Path, anchors_path: Path) -
 def test_html_command_refuses_other_weights(
     folder: Path, weights_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(html, "find_kodak", lambda _: [tmp_path / "kodim01.png"])
+    monkeypatch.setattr(html, "find_dataset", lambda _: dataset.Dataset("Kodak", [tmp_path / "kodim01.png"]))
     options = ["--results", str(folder), "--weights", str(weights_path), "--output", str(tmp_path / "r.html")]
     done = CliRunner().invoke(html.main, options)
     assert done.exit_code == 1
@@ -347,8 +349,9 @@ def test_html_command_writes_a_page(
         path.write_text(path.read_text().replace("abcdef", codec.weights.model_id.hex()))
     for place in visual.PLACES:
         Image.fromarray(picture(128, 192)).save(tmp_path / place.image)
-    monkeypatch.setattr(html, "find_kodak", lambda _: [tmp_path / visual.PLACES[0].image])
-    monkeypatch.setattr(html, "PLACES", [place._replace(left=0, top=0) for place in visual.PLACES])
+    found = dataset.Dataset("Kodak", [tmp_path / place.image for place in visual.PLACES])
+    monkeypatch.setattr(html, "find_dataset", lambda _: found)
+    monkeypatch.setattr(visual, "PLACES", [place._replace(left=0, top=0) for place in visual.PLACES])
     options = ["--results", str(folder), "--weights", str(weights_path), "--output", str(tmp_path / "r.html")]
     done = CliRunner().invoke(html.main, options)
     assert done.exit_code == 0, done.output
@@ -377,7 +380,11 @@ def test_readme_has_a_place_for_the_results() -> None:
         readme.replaced("a", "new")
 
 
-def test_readme_holds_the_committed_results() -> None:
-    text = readme.README.read_text()
-    assert text == readme.replaced(text, readme.results_text(load_summary(RESULTS))), "run python -m benchmarks.readme"
+def test_readme_and_results_page_hold_the_committed_results() -> None:
+    summary, text = load_summary(RESULTS), readme.README.read_text()
+    section = readme.readme_text(summary)
+    assert text == readme.replaced(text, section), "run python -m benchmarks.readme"
+    assert readme.RESULTS_PAGE.read_text() == readme.results_text(summary), "run python -m benchmarks.readme"
+    assert f"]({readme.FIGURE})" in text
     assert (readme.README.parent / readme.FIGURE).is_file()
+    assert len(section.splitlines()) <= readme.README_MAX_LINES

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import cli
 from benchmarks import codecs, dataset, run
 from benchmarks.results import Record, Results, ResultsError
 from codec.api import Codec
-from codec.metrics import psnr_db
+from codec.metrics import psnr_db, ssimulacra2
 from codec.peers import PEERS
 
 
@@ -154,7 +156,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_benchmark(pictures: Path, weights_path: Path, folder: Path, *more: str) -> Result:
-    options = ["--images", pictures, "--weights", weights_path, "--results", folder, "--no-memory"]
+    options = ["--dataset", pictures, "--weights", weights_path, "--results", folder, "--no-page"]
     options += ["--codecs", "yoto,jpeg", *more]
     return CliRunner().invoke(run.main, [str(option) for option in options])
 
@@ -170,7 +172,9 @@ def test_run_measures_real_files_and_resumes(
     data = codec.encode(image, 0.9)
     assert record["bytes"] == len(data)
     assert record["bpp"] == 8 * len(data) / (176 * 192)
-    assert record["psnr_db"] == psnr_db(image, np.asarray(codec.decode(data)))
+    decoded = np.asarray(codec.decode(data))
+    assert record["psnr_db"] == psnr_db(image, decoded)
+    assert record["ssimulacra2"] == ssimulacra2(image, decoded)
     assert stored["model"]["id"] == codec.weights.model_id.hex()
     assert str(pictures) not in (tmp_path / "yoto.json").read_text()
 
@@ -186,9 +190,9 @@ def test_run_measures_real_files_and_resumes(
     assert [(point["setting"], point["images"]) for point in points] == [(0.1, 2), (0.5, 2), (0.9, 2)]
     both = [r["psnr_db"] for r in stored["records"] if r["setting"] == 0.9]
     assert points[-1]["psnr_db"] == pytest.approx(sum(both) / 2.0)
-    assert "yoto         jpeg" in second.stdout
+    assert "yoto           jpeg" in second.stdout
     assert "jpeg (7 to measure)" in second.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["peers.json", "yoto.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bdrate.json", "peers.json", "yoto.json"]
 
     measured.clear()
     third = run_benchmark(pictures, weights_path, tmp_path, "--qualities", "0.1,0.5,0.9")
@@ -222,7 +226,7 @@ def test_other_weights_replace_ours_and_keep_the_peers(
 
 
 def test_peak_memory_is_of_a_fresh_process(pictures: Path, tmp_path: Path) -> None:
-    options = ["--images", str(pictures), "--results", str(tmp_path), "--codecs", "jpeg", "--limit", "1"]
+    options = ["--dataset", str(pictures), "--results", str(tmp_path), "--codecs", "jpeg", "--limit", "1", "--memory"]
     done = CliRunner().invoke(run.main, options)
     assert done.exit_code == 0, done.output
     entries = json.loads((tmp_path / "peers.json").read_text())["memory"]
@@ -240,6 +244,7 @@ def test_peak_memory_is_of_a_fresh_process(pictures: Path, tmp_path: Path) -> No
         (["--codecs", "jpeg,gif"], "no codec gif"),
         (["--qualities", "0,2"], "between 0 and 1"),
         (["--qualities", "a"], "no list of numbers"),
+        (["--reference", "gif"], "no codec gif"),
     ],
 )
 def test_run_refuses_wrong_options(options: list[str], message: str, tmp_path: Path) -> None:
@@ -248,16 +253,90 @@ def test_run_refuses_wrong_options(options: list[str], message: str, tmp_path: P
     assert message in result.output
 
 
-def test_published_curves_are_refused_for_other_pictures(pictures: Path, weights_path: Path, tmp_path: Path) -> None:
-    anchors = tmp_path / "a.json"
-    anchors.write_text(json.dumps({"anchors": [{"name": "A", "bpp": [1.0, 2.0], "psnr_rgb": [30.0, 35.0]}]}))
-    result = run_benchmark(pictures, weights_path, tmp_path, "--anchors", str(anchors), "--anchor", "A")
-    assert result.exit_code == 2
-    assert "the anchors are of the Kodak images" in result.output
+def test_any_folder_gets_a_page_with_every_metric(weights_path: Path, tmp_path: Path) -> None:
+    """Pictures of any format and size, one too small for MS-SSIM, beside a codec of the user's own."""
+    pictures, results = tmp_path / "mine", tmp_path / "results"
+    pictures.mkdir()
+    Image.fromarray(picture(176, 192)).save(pictures / "a.webp", lossless=True)
+    Image.fromarray(picture(170, 165, 1)).save(pictures / "b.tif")
+    Image.fromarray(picture(40, 30, 2)).save(pictures / "c.png")
+    (pictures / "notes.txt").write_text("no picture")
+    convert = "import sys; from PIL import Image; Image.open(sys.argv[1]).save(sys.argv[2], quality=int(sys.argv[3]))"
+    (tmp_path / "convert.py").write_text(convert)
+    mine = f"mine:{sys.executable} {tmp_path / 'convert.py'} {{input}} {{output}}.jpg {{quality}}"
+    options = ["--dataset", pictures, "--weights", weights_path, "--results", results, "--codecs", "yoto,webp"]
+    options += ["--qualities", "0,0.5,1", "--add", mine, "--add-qualities", "20,60,90", "--reference", "mine"]
+
+    def run_it(*more: str) -> Result:
+        done = CliRunner().invoke(run.main, [str(option) for option in (*options, *more)])
+        assert done.exit_code == 0, done.output
+        return done
+
+    run_it("--limit", "2")
+    rows = json.loads((results / "bdrate.json").read_text())["rows"]
+    pairs = [(row["codec"], row["reference"]) for row in rows]
+    assert pairs == [("yoto", "webp"), ("yoto", "mine"), ("webp", "mine")]
+    assert all(row[metric] for row in rows[2:] for metric in ("whole", "ms_ssim", "ssimulacra2"))
+    records = json.loads((results / "peers.json").read_text())["records"]
+    own = next(record for record in records if (record["codec"], record["image"]) == ("mine", "a.webp"))
+    assert own["bytes"] == jpeg_bytes(pictures / "a.webp", round(own["setting"]))
+    page = (results / "report.html").read_text()
+    assert all(part in page for part in ("mine", "a.webp", "SSIMULACRA2", "WebP (method 6)"))
+    assert "VTM 18" not in page
+    assert (results / "plots" / "rd-ssimulacra2.svg").is_file()
+
+    small = run_it()
+    record = json.loads((results / "yoto.json").read_text())["records"][-1]
+    assert (record["image"], record["ms_ssim"]) == ("c.png", None)
+    assert record["ssimulacra2"] is not None
+    assert "–" in small.stdout
+
+
+def jpeg_bytes(path: Path, quality: int) -> int:
+    buffer = io.BytesIO()
+    Image.open(path).save(buffer, "JPEG", quality=quality)
+    return len(buffer.getvalue())
+
+
+def test_added_codec_may_decode_by_itself(tmp_path: Path) -> None:
+    copy = f"{sys.executable} -c 'import sys, shutil; shutil.copy(*sys.argv[1:3])' {{input}} {{output}}"
+    codec = codecs.CommandCodec.parse(f"raw:{copy} {{quality}} :: {copy}", [1.0])
+    image = picture(20, 30)
+    assert np.array_equal(codec.decode(codec.encode(image, 1.0)), image)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("mine", "is not NAME:COMMAND"),
+        ("mine:encode {input} {output}", "is not NAME:COMMAND"),
+        ("jpeg:encode {input} {output} {quality}", "jpeg has another codec's name"),
+        ("mine:encode {input} {output} {quality} :: decode", "needs {input} and {output}"),
+    ],
+)
+def test_wrong_commands_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(run.main, ["--add", text, "--results", str(tmp_path)])
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("no-such-program {input} {output} {quality}", "cannot run no-such-program: No such file"),
+        ("false {input} {output} {quality}", "false failed with status 1"),
+        ("true {input} {output} {quality}", "true failed with status 0: it said nothing"),
+    ],
+)
+def test_commands_that_fail_are_one_line(pictures: Path, command: str, message: str, tmp_path: Path) -> None:
+    options = ["--dataset", str(pictures), "--results", str(tmp_path), "--codecs", "jpeg", "--limit", "1"]
+    done = CliRunner().invoke(run.main, [*options, "--add", f"mine:{command}"])
+    assert done.exit_code == 1
+    assert message in done.stderr.splitlines()[-1]
 
 
 def test_altered_data_set_is_one_line_on_stderr(tmp_path: Path) -> None:
-    result = CliRunner().invoke(run.main, ["--dataset", str(tmp_path), "--results", str(tmp_path)])
+    result = CliRunner().invoke(run.main, ["--dataset", str(tmp_path / "none"), "--results", str(tmp_path)])
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert "missing: kodim01.png" in result.stderr

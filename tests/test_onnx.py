@@ -21,7 +21,7 @@ from codec.api import Codec, default_codec
 from codec.errors import CodecError, WeightsError
 from codec.network import loaded, weights
 from codec.network.config import ModelConfig
-from codec.network.onnx_backend import GRAPHS, OnnxBackend, graph_path, has_graphs
+from codec.network.onnx_backend import OnnxBackend, graph_path, has_graphs
 from codec.network.torch_backend import TorchBackend
 from training import graphs
 from training.export import freeze
@@ -42,8 +42,7 @@ def saved(folder: Path, config: ModelConfig) -> weights.Weights:
     path = folder / "model.safetensors"
     weights.save(path, config, freeze(model), {})
     found = weights.load(path)
-    for name in GRAPHS:
-        graph_path(path, name).write_bytes(graphs.make(config, name))
+    graphs.write(path, config)
     return found
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import os
+import pydoc
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -143,6 +146,13 @@ def test_public_name_is_documented(name):
     assert getattr(codec, name).__doc__
 
 
+def test_help_names_everything_and_the_version_is_known():
+    text = pydoc.render_doc(codec, renderer=pydoc.plaintext)
+    assert {*codec.__all__, "__version__"} <= set(dir(codec))
+    assert all(f"class {name}(" in text or f"    {name}" in text for name in codec.__all__)
+    assert codec.__version__ == importlib.metadata.version("yoto-codec")
+
+
 def test_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         codec.missing  # noqa: B018
@@ -184,8 +194,8 @@ def test_constriction_is_imported_in_one_file():
 
 
 def test_pillow_is_imported_where_pictures_come_and_go():
-    comes_and_goes = {"image", "formats", "plain", "api", "batch", "pillow", "target", "work", "peers", "metadata"}
-    assert importers("PIL", "codec", ".") <= comes_and_goes
+    rooms = {"image", "formats", "plain", "metadata", "api", "pillow", "target"}
+    assert importers("PIL", "codec", ".") <= rooms | {"batch", "work", "peers", "savings"}
 
 
 @pytest.mark.parametrize("name", ["errors", "format/bitstream", "__init__"])
@@ -207,3 +217,12 @@ import training.train, training.sent, training.throughput
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_all_that_the_library_reads_is_packaged():
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["codec"]
+    tracked = subprocess.run(["git", "ls-files", "codec"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    data = {Path(name) for name in tracked.splitlines() if not name.endswith(".py")}
+    packaged = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "codec").glob(pattern)}
+    assert len(data) > 5
+    assert data <= packaged

@@ -43,10 +43,10 @@ class Pictures:
         self.spoil: dict[int, float] = {}
         self.count = 0
 
-    def sample(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, size: int, generator: torch.Generator, share: slice = slice(None)) -> Tensor:
         torch.rand(1, generator=generator)
         self.count += 1
-        return batch(count, size) * self.spoil.get(self.count, 1.0)
+        return batch(count, size)[share] * self.spoil.get(self.count, 1.0)
 
 
 def trainer(config: TrainConfig = CONFIG, start: checkpoint.State | None = None) -> Trainer:
@@ -318,7 +318,9 @@ def test_drawn_crops_are_of_every_kind_and_weigh_what_is_set():
         assert pixels.shape == (64, 64, 3), kind.__name__
         assert (kind is synthetic.flat) == (np.ptp(pixels, axis=(0, 1)).max() == 0)
     x = torch.full((256, 3, 64, 64), 2.0)
-    drawn = synthetic.mix_in(x, 1 / 16, generator)
+    seeds = synthetic.choose(256, 1 / 16, generator)
+    synthetic.mix_in(x, seeds)
+    drawn = seeds >= 0
     assert 6 <= drawn.sum() <= 28
     assert torch.equal((x != 2.0).any(dim=(1, 2, 3)), drawn)
     assert ((x[drawn] * 255 - (x[drawn] * 255).round()).abs() < 1e-3).all()

@@ -75,6 +75,11 @@ def test_crops_come_from_the_images(sampler: CropSampler) -> None:
     assert found
 
 
+def test_a_share_of_the_crops_is_that_of_the_whole_draw(sampler: CropSampler) -> None:
+    whole = sampler.sample(6, 64, torch.Generator().manual_seed(1))
+    assert torch.equal(sampler.sample(6, 64, torch.Generator().manual_seed(1), slice(1, 6, 2)), whole[1::2])
+
+
 def test_an_empty_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=str(tmp_path)):
         find_images(tmp_path)

@@ -7,6 +7,7 @@ import pytest
 from conftest import picture
 from PIL import Image
 
+from codec.app.compare import compare_files
 from codec.picture.image import Planes, to_planes
 from codec.picture.transparent import without_hidden_colours
 
@@ -33,6 +34,14 @@ def test_hidden_colours_cost_fewer_bytes_and_the_rest_is_as_it_was(codec, hidden
     np.testing.assert_array_equal(to_planes(codec.decode(data)).alpha, planes.alpha)
     kept = to_planes(codec.decode(codec.encode(rgba, lossless=True)))
     np.testing.assert_array_equal(kept.colour, planes.colour)
+
+
+def test_hidden_colours_do_not_count_when_pictures_are_compared(tmp_path, codec):
+    for name, hidden in (("a", None), ("b", 0)):
+        planes = cut_out(60, 70, hidden)
+        Image.fromarray(np.dstack([planes.colour, planes.alpha])).save(tmp_path / f"{name}.png")
+    found = compare_files(tmp_path / "a.png", tmp_path / "b.png", lambda: codec)
+    assert (found.psnr_db, found.alpha_equal) == (np.inf, True)
 
 
 def test_filling_depends_on_what_is_visible_alone():

@@ -1,4 +1,5 @@
-"""Freeze a trained model: float16 transforms, integer entropy model, integer frequency tables, one safetensors file.
+"""Freeze a trained model: float16 transforms, integer entropy model, integer frequency tables, one safetensors file;
+and the ONNX graphs beside it.
 
     python -m training.export --run OUT --images DIR --output weights.safetensors
 
@@ -39,6 +40,7 @@ from codec.network.layout import (
 from codec.network.model import YotoModel
 from codec.picture.image import open_image
 from codec.quantise import RDO_LEVELS, quantiser
+from training import graphs
 from training.data import find_images, validation_crops
 
 
@@ -243,6 +245,7 @@ def main(run_path: Path, images: Path, output: Path, data_note: str, kodak: Path
     weights.save(output, model.config, tensors, card)
     if kodak:  # the figures do not depend on the card, so that the file can be written again with them
         weights.save(output, model.config, tensors, card | {"kodak": rate_and_quality(output, kodak)})
+    graphs.write(output, model.config)
     frozen = weights.load(output)
     loss = freezing_loss(model, frozen, validation_crops(find_images(images)[:16], 256))
     click.echo(f"{output}: {output.stat().st_size} bytes, model {frozen.model_id.hex()}")

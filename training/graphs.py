@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from pathlib import Path
 
 import click
 import onnx
@@ -211,15 +212,21 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def write(path: Path, config: ModelConfig) -> list[Path]:
+    """Write the graphs of a model beside its weights file."""
+    written = [graph_path(path, name) for name in GRAPHS]
+    for file, name in zip(written, GRAPHS, strict=True):
+        file.write_bytes(make(config, name))
+    return written
+
+
 @click.command()
 @click.argument("models", nargs=-1)
 def main(models: tuple[str, ...]) -> None:
     """Write the graphs of installed models, by default of all."""
     for model_id in [bytes.fromhex(name) for name in models] or weights.available():
         loaded = weights.load(model_id=model_id)
-        for name in GRAPHS:
-            path = graph_path(loaded.path, name)
-            path.write_bytes(make(loaded.config, name))
+        for path in write(loaded.path, loaded.config):
             click.echo(f"{path} {path.stat().st_size}")
 
 

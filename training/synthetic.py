@@ -92,9 +92,9 @@ KINDS: tuple[Callable[[int, np.random.Generator, Colours], np.ndarray], ...] = (
 )  # fmt: skip
 
 
-def draw(size: int, generator: torch.Generator) -> Tensor:
+def draw(size: int, seed: int) -> Tensor:
     """One crop of any kind, float32 (3, size, size) in [0, 1] in steps of 1/255."""
-    random = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    random = np.random.default_rng(seed)
     kind = KINDS[random.integers(len(KINDS))]
     pair = [(0, 0, 0), (255, 255, 255)] if random.random() < 0.3 else random.integers(0, 256, (2, 3)).tolist()
     if random.random() < 0.5:
@@ -103,9 +103,13 @@ def draw(size: int, generator: torch.Generator) -> Tensor:
     return torch.from_numpy(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)).permute(2, 0, 1).float() / 255.0
 
 
-def mix_in(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Put drawn crops in the place of about `share` of x (B, 3, size, size), in place; return which, bool (B,)."""
-    chosen = torch.rand(len(x), generator=generator) < share
-    for i in chosen.nonzero().flatten().tolist():
-        x[i] = draw(x.shape[-1], generator).to(x.device)
-    return chosen
+def choose(batch: int, share: float, generator: torch.Generator) -> Tensor:
+    """For each sample the seed of its drawn crop, or -1 for a photograph, int64 (batch,); `share` of them are drawn."""
+    chosen = torch.rand(batch, generator=generator) < share
+    return torch.where(chosen, torch.randint(2**62, (batch,), generator=generator), -1)
+
+
+def mix_in(x: Tensor, seeds: Tensor) -> None:
+    """Put drawn crops in the place of those x (B, 3, size, size) that have a seed."""
+    for i in (seeds >= 0).nonzero().flatten().tolist():
+        x[i] = draw(x.shape[-1], int(seeds[i])).to(x.device)

@@ -139,14 +139,15 @@ class Trainer:
         final = self.progress >= 1.0 - config.final_share
         patch = config.final_patch if final else config.patch
         count = max(self.world, config.batch * config.patch**2 // patch**2)
-        x = self.sampler.sample(count, patch, self.generator)
-        units = self.objective.sample(count, self.generator)
         share = slice(self.rank, count, self.world)
+        x = self.sampler.sample(count, patch, self.generator, share)
+        units = self.objective.sample(count, self.generator)[share].to(self.device)
         weights = None
         if config.synthetic_share:
-            drawn = synthetic.mix_in(x, config.synthetic_share, self.generator)
-            weights = torch.where(drawn, config.synthetic_weight, 1.0)[share].to(self.device)
-        return x[share].to(memory_format=torch.channels_last), units[share].to(self.device), weights
+            seeds = synthetic.choose(count, config.synthetic_share, self.generator)[share]
+            synthetic.mix_in(x, seeds)
+            weights = torch.where(seeds >= 0, config.synthetic_weight, 1.0).to(self.device)
+        return x.to(memory_format=torch.channels_last), units, weights
 
     def train_step(self) -> Score | None:
         """One step; None if it was skipped, its gradient not finite or its loss an outlier, and nothing was changed.

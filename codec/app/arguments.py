@@ -227,8 +227,11 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     for flag, help_text in (
         ("--target-psnr", "Choose the quality for a PSNR of so many dB."),
-        ("--target-bpp", "Choose the quality for so many bits per pixel."),
-        ("--target-bytes", "Choose the quality for a file of so many bytes."),
+        (
+            "--target-bpp",
+            "Choose the quality for at most so many bits per pixel of the picture, the whole file counted.",
+        ),
+        ("--target-bytes", "Choose the quality for a file of at most so many bytes, and no more than 1 % fewer."),
     ):
         wrapper = click.option(flag, TARGETS[flag], type=float, callback=parse_positive, help=help_text)(wrapper)
     help_text = "Keep every pixel, of 8 bits a channel, as it is; needs most bytes for photographs."

@@ -1,4 +1,4 @@
-"""How far two pictures are apart: PSNR, SSIM and MS-SSIM of 8-bit pictures, colour channels only."""
+"""How far two pictures are apart: PSNR, SSIM and MS-SSIM of 8-bit pictures, the colours that are visible."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from codec.app.files import is_yoto
 from codec.errors import ImageError
 from codec.metrics import MS_SSIM_MIN_PX, SSIM_MIN_PX, ms_ssim, psnr_db, ssim
 from codec.picture.image import Planes, open_image, to_planes
+from codec.picture.transparent import without_hidden_colours
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -77,7 +78,9 @@ def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Compa
 
 
 def _planes(path: Path, load: Callable[[], Codec]) -> Planes:
-    return to_planes(load().decode(path.read_bytes()) if is_yoto(path) else open_image(path))
+    """A picture, its colours under an alpha of 0 made such that they do not count."""
+    image = load().decode(path.read_bytes()) if is_yoto(path) else open_image(path)
+    return without_hidden_colours(to_planes(image))
 
 
 def _alpha_equal(a: Planes, b: Planes) -> bool | None:

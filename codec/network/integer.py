@@ -92,7 +92,7 @@ class IntegerLayer:
     def finish(self, sums: Array) -> Array:
         """Round down and clamp, in place."""
         np.floor(sums, out=sums)
-        return np.clip(sums, self.low, self.high, out=sums)
+        return np.minimum(np.maximum(sums, self.low, out=sums), self.high, out=sums)
 
 
 class IntegerPointwise(IntegerLayer):
@@ -102,7 +102,7 @@ class IntegerPointwise(IntegerLayer):
 
     def __call__(self, a: Array) -> Array:
         """Map (h, w, in) to (h, w, out)."""
-        sums = a @ self.weight
+        sums = product(a, self.weight)
         sums += self.bias
         return self.finish(sums)
 
@@ -119,13 +119,23 @@ class IntegerDepthwise(IntegerLayer):
 
     def __call__(self, a: Array) -> Array:
         h, w, _ = a.shape
-        padded = np.pad(a, ((1, 1), (1, 1), (0, 0)))
+        padded = np.zeros((h + 2, w + 2, a.shape[2]), a.dtype)
+        padded[1:-1, 1:-1] = a
         sums = np.empty_like(a)
-        sums[:] = self.bias
-        for i, tap in enumerate(self.weight):
-            y, x = divmod(i, 3)
-            sums += padded[y : y + h, x : x + w] * tap
+        term = np.empty_like(a[0])
+        for row, total in enumerate(sums):  # each row stays in the cache for all nine taps
+            total[:] = self.bias
+            for i, tap in enumerate(self.weight):
+                y, x = divmod(i, 3)
+                np.multiply(padded[row + y, x : x + w], tap, out=term)
+                total += term
         return self.finish(sums)
+
+
+def product(a: Array, weight: Array) -> Array:
+    """(h, w, in) times (in, out), as one product of matrices."""
+    h, w, channels = a.shape
+    return (a.reshape(-1, channels) @ weight).reshape(h, w, -1)
 
 
 def pixel_shuffle(a: Array) -> Array:
@@ -260,7 +270,7 @@ class IntegerPrior:
             y_hat[phase // 2 :: 2, phase % 2 :: 2, channels] = decoded[phase]
             if k + 1 < PASSES:
                 rows = np.concatenate([weight[channels], weight[self.M :][channels]])
-                embedded[phase // 2 :: 2, phase % 2 :: 2] += self._features(decoded[phase], channels) @ rows
+                embedded[phase // 2 :: 2, phase % 2 :: 2] += product(self._features(decoded[phase], channels), rows)
 
     def _features(self, y_hat: IntArray, channels: slice) -> Array:
         """Context features (…, M/2) of decoded latents (…, M/4)."""
