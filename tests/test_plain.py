@@ -24,7 +24,6 @@ from codec.format.bitstream import NO_MODEL, Header, pack, unpack
 from codec.metrics import psnr_db
 from codec.picture.plain import PlainTile, compress, pack_plain, unpack_plain, with_colours
 
-
 GOLDEN = Path(__file__).parent / "golden" / "v2"
 
 
@@ -196,7 +195,7 @@ def test_synthetic_pictures_come_back_at_the_highest_quality(name):
 
 @pytest.mark.parametrize(("name", "kind"), [("mixed", "mixed"), ("lossless", "lossless")])
 def test_golden_files_of_version_2_decode_for_ever(name, kind):
-    """Three tiles: symbols alone, both, plain alone; and an exact picture with alpha. These files are never rewritten."""
+    """Three tiles, of symbols alone, both, plain alone; an exact picture with alpha. They are never rewritten."""
     data = (GOLDEN / f"{name}.yoto").read_bytes()
     assert (data[4], unpack(data).kind) == (2, kind)
     with Image.open(GOLDEN / f"{name}.png") as image:
