@@ -54,7 +54,7 @@ from codec.peers import PEERS
 PAGE = Path(__file__).parent / "static"
 BYTES_PER_PX = 4  # of an upload, at most: an uncompressed picture with alpha
 HEAD_BYTES = 1 << 20  # and its metadata
-UPLOADS_BYTES = 256 << 20  # of all that are under way or wait to be opened; one alone may have more
+UPLOADS_BYTES = 128 << 20  # of all that are under way or wait to be opened; one alone may have more
 MAX_WAITING = 16  # requests
 WATCH_S = 0.05  # between looks whether a request has been withdrawn
 DECODER = Path(__file__).parent.parent.parent / "web"  # in a clone of the repository, after `make web`
