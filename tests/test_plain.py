@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from codec.errors import CodecError, CorruptError, ModelMismatchError
 from codec.format.bitstream import NO_MODEL, Header, pack, unpack
 from codec.metrics import psnr_db
 from codec.picture.plain import PlainTile, compress, pack_plain, unpack_plain, with_colours
+
+GOLDEN = Path(__file__).parent / "golden" / "v2"
 
 
 def decoded(model: Codec, data: bytes) -> np.ndarray:
@@ -188,6 +191,16 @@ def test_synthetic_pictures_come_back_at_the_highest_quality(name):
     low, high = (psnr_db(image, decoded(model, model.encode(image, quality))) for quality in (0.25, 1.0))
     assert low <= high
     assert high >= LEAST_DB
+
+
+@pytest.mark.parametrize(("name", "kind"), [("mixed", "mixed"), ("lossless", "lossless")])
+def test_golden_files_of_version_2_decode_for_ever(name, kind):
+    """Three tiles, of symbols alone, both, plain alone; an exact picture with alpha. They are never rewritten."""
+    data = (GOLDEN / f"{name}.yoto").read_bytes()
+    assert (data[4], unpack(data).kind) == (2, kind)
+    with Image.open(GOLDEN / f"{name}.png") as image:
+        expected = np.asarray(image).astype(int)
+    assert np.abs(decoded(default_codec(), data).astype(int) - expected).max() <= (kind == "mixed")
 
 
 # Lossless files.
