@@ -103,6 +103,7 @@ def _literal_bits(channels: int) -> FloatArray:
 
 
 def squared(steps: npt.NDArray[np.int16]) -> FloatArray:
+    """Squares of differences, float32."""
     return np.square(steps * np.float32(1.0 / WEIGHT))
 
 
@@ -244,6 +245,7 @@ def halved(a: FloatArray) -> FloatArray:
 
 
 def doubled(a: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """Every value twice along both sides, cut to a shape."""
     return a.repeat(2, axis=0).repeat(2, axis=1)[: shape[0], : shape[1]]
 
 

@@ -255,6 +255,7 @@ class Search(NamedTuple):
         return Chosen(best.tile, best.error_bits)
 
     def quantised(self, y: FloatArray, rdo_bits: float) -> TilePrior:
+        """The symbols of the tile's latents, at so many bits a unit of squared error."""
         thresholds = rounding_thresholds(self.model.weights.tables, rdo_bits)
         return self.model.prior(self.rate_point).run(self.z, quantiser(y, thresholds))
 

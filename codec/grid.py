@@ -21,10 +21,12 @@ class Box(NamedTuple):
 
     @property
     def bottom(self) -> int:
+        """First row below it."""
         return self.top + self.height
 
     @property
     def right(self) -> int:
+        """First column to the right of it."""
         return self.left + self.width
 
     @property
@@ -66,18 +68,22 @@ class Grid(NamedTuple):
 
     @property
     def picture(self) -> Box:
+        """The picture itself."""
         return Box(0, 0, self.height, self.width)
 
     @property
     def padded(self) -> Box:
+        """The picture, padded to multiples of 64 px at the right and bottom."""
         return Box(0, 0, *(-(-side // HYPER_STRIDE) * HYPER_STRIDE for side in (self.height, self.width)))
 
     @property
     def rows(self) -> int:
+        """Rows of tiles."""
         return -(-self.height // self.tile_px)
 
     @property
     def columns(self) -> int:
+        """Columns of tiles."""
         return -(-self.width // self.tile_px)
 
     def tile(self, number: int) -> Box:

@@ -66,6 +66,7 @@ class Peer:
         return buffer.getvalue()
 
     def save_options(self, setting: float, channels: int) -> dict[str, Any]:
+        """Options of Pillow's `save`."""
         """What Pillow is told."""
         return {**self.options, "quality": round(setting)}
 
@@ -81,6 +82,7 @@ class Jpeg2000(Peer):
     """JPEG 2000; a setting is the rate in bits per pixel."""
 
     def save_options(self, setting: float, channels: int) -> dict[str, Any]:
+        """Options of Pillow's `save`."""
         bits = SOURCE_BITS * channels / 3
         rate = {"quality_mode": "rates", "quality_layers": [max(1.0, bits / setting)]}
         return {**self.options, **rate, "mct": int(channels == 3)}

@@ -52,6 +52,7 @@ class Choice(NamedTuple):
 
     @property
     def cost(self) -> float:
+        """Bits and error in all."""
         return float(self.costs.sum(dtype=np.float64))
 
 

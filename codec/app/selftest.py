@@ -106,6 +106,7 @@ def run_case(codec: Codec, case: Case, dtype: type[np.floating[Any]], order: Lit
 
 
 def case_name(case: Case) -> str:
+    """What the report and `data/selftest.json` call a case."""
     height, width, quality = case
     return f"{height}x{width} q{quality}"
 
@@ -124,6 +125,7 @@ def expected_digests(codec: Codec) -> dict[str, str]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -134,6 +136,7 @@ def threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def onednn(enabled: bool) -> Iterator[None]:
+    """Let torch use oneDNN, or not."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TF32 acceleration")  # torch 2.13 warns when oneDNN is switched off
         with torch.backends.mkldnn.flags(enabled=enabled):
@@ -153,6 +156,7 @@ def reduced_products() -> Iterator[None]:
 
 @contextmanager
 def both(first: AbstractContextManager[object], second: AbstractContextManager[object]) -> Iterator[None]:
+    """Enter two settings."""
     with first, second:
         yield
 
@@ -219,6 +223,7 @@ def exchanged(sender: Codec, receiver: Codec, send: Setting, receive: Setting) -
 
 
 def latents(codec: Codec, data: bytes) -> list[npt.NDArray[np.integer]]:
+    """The integers of each tile of a file, (h, w, M)."""
     header = unpack(data)
     decoder = Decoder.of(codec.model, header, data)
     found = (decoder.latents(number) for number in range(header.tile_count))

@@ -125,16 +125,20 @@ class Encoding:
 
     @cached_property
     def codec(self) -> Codec:
+        """The model, loaded when it is first needed."""
         return self.load()
 
     def read(self, source: Path) -> Path | BytesIO:
+        """What to code: a path, or the bytes of standard input."""
         check_input(source)
         return BytesIO(read_input(source)) if source == STREAM else source
 
     def least_bytes(self, given: Path | BytesIO) -> int:
+        """Room that the output needs at least."""
         return 1
 
     def code(self, given: Path | BytesIO, progress: Progress | None = None) -> Made:
+        """The file of a picture."""
         from codec.picture.image import open_image, to_planes
         from codec.picture.transparent import without_hidden_colours
 
@@ -229,6 +233,7 @@ class Decoding:
 
     @cached_property
     def codec(self) -> Codec:
+        """The model, loaded when it is first needed."""
         return self.load()
 
     def read(self, source: Path) -> bytes:
@@ -246,12 +251,14 @@ class Decoding:
         return data
 
     def least_bytes(self, given: bytes) -> int:
+        """Room that the output needs at least."""
         if self.suffix not in LEAST_SHARE or self.region or self.fit:
             return 1
         header = unpack(given, self.max_pixels, whole=False)
         return header.width * header.height * len(header.mode) // LEAST_SHARE[self.suffix]
 
     def code(self, given: bytes, progress: Progress | None = None) -> Made:
+        """The picture of a file."""
         from codec.picture.formats import losses
         from codec.picture.image import save_image
 

@@ -181,6 +181,7 @@ class Header:
 
     @property
     def tile_count(self) -> int:
+        """Tiles of the picture."""
         return -(-self.height // self.tile_px) * -(-self.width // self.tile_px)
 
     @property

@@ -96,8 +96,10 @@ class IntegerLayer:
 
 
 class IntegerPointwise(IntegerLayer):
-    """A dense layer and its FiLM: tensors `weight` int16 (out, in), `factor` and `bias` int32 (knots, out), `fold`
-    and `shift` int32 (out,); rounding of the output is part of the bias.
+    """A dense layer and its FiLM.
+
+    Tensors `weight` int16 (out, in), `factor` and `bias` int32 (knots, out), `fold` and `shift` int32 (out,); rounding
+    of the output is part of the bias.
     """
 
     def __call__(self, a: Array) -> Array:
@@ -118,6 +120,7 @@ class IntegerDepthwise(IntegerLayer):
     """3×3 depthwise convolution with zero padding: `weight` int16 (9, C), `bias` and `shift` int32 (C,)."""
 
     def __call__(self, a: Array) -> Array:
+        """Map (h, w, C) to the same shape."""
         h, w, _ = a.shape
         padded = np.zeros((h + 2, w + 2, a.shape[2]), a.dtype)
         padded[1:-1, 1:-1] = a

@@ -43,6 +43,7 @@ class FiLM(nn.Module):
         return 1.0 + gamma, beta
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
+        """Modulate x (B, channels, h, w) by the embedded condition (B, width)."""
         factor, offset = self.coefficients(cond)
         return x * factor[:, :, None, None].to(x.dtype) + offset[:, :, None, None].to(x.dtype)
 
@@ -51,6 +52,7 @@ class Pointwise(nn.Linear):
     """1×1 convolution whose weight is a matrix (out, in), as Muon and the fixed-point freezing want it."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, in, h, w) to (B, out, h, w)."""
         return F.conv2d(x, self.weight[:, :, None, None], self.bias)
 
 
@@ -62,6 +64,7 @@ class FiLMPointwise(Pointwise):
         self.film = FiLM(cond_width, out_channels)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:  # type: ignore[override]
+        """Map (B, in, h, w) and the embedded condition (B, width) to (B, out, h, w)."""
         return self.film(super().forward(x), cond)
 
 

@@ -70,10 +70,12 @@ class Layer(NamedTuple):
 
     @property
     def in_channels(self) -> int:
+        """Inputs in all."""
         return sum(part.number for part in self.inputs)
 
     @property
     def out_channels(self) -> int:
+        """Outputs in all."""
         return sum(part.number for part in self.outputs)
 
     @property

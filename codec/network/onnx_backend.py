@@ -48,15 +48,19 @@ class OnnxBackend:
         self._sessions: dict[tuple[int, str], onnxruntime.InferenceSession] = {}
 
     def analyse(self, pixels: FloatArray, rate_point: int) -> FloatArray:
+        """Latents y of pixels; see `Backend`."""
         return self._run("analyse", {"pixels": pixels}, rate_point)[0]
 
     def hyper_analyse(self, y: FloatArray, rate_point: int) -> FloatArray:
+        """Hyper-latents z of y, not yet rounded; see `Backend`."""
         return self._run("hyper_analyse", {"y": y}, rate_point)[0]
 
     def synthesise(self, y_hat: FloatArray, rate_point: int) -> FloatArray:
+        """Pixels of latents; see `Backend`."""
         return self._run("synthesise", {"y_hat": y_hat}, rate_point)[0]
 
     def look(self, pixels: FloatArray, y_hat: FloatArray, rate_point: int, *, gradient: bool) -> Look:
+        """Compare the picture of y_hat with pixels; see `Backend`."""
         height, width, channels = pixels.shape
         h, w, _ = y_hat.shape
         scale = np.float32(255.0**2 * self.config.lmbda(rate_point / QUALITY_MAX))

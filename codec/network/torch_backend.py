@@ -32,14 +32,17 @@ class TorchBackend:
             raise CodecError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
 
     def analyse(self, pixels: FloatArray, rate_point: int) -> FloatArray:
+        """Latents y of pixels; see `Backend`."""
         with self._own_settings():
             return to_array(self.transforms.analyse(self._planes(pixels), self._condition(rate_point)))
 
     def hyper_analyse(self, y: FloatArray, rate_point: int) -> FloatArray:
+        """Hyper-latents z of y, not yet rounded; see `Backend`."""
         with self._own_settings():
             return to_array(self.transforms.hyper_analyse(self._planes(y), self._condition(rate_point)))
 
     def look(self, pixels: FloatArray, y_hat: FloatArray, rate_point: int, *, gradient: bool) -> Look:
+        """Compare the picture of y_hat with pixels; see `Backend`."""
         x, latents, condition = self._planes(pixels), self._planes(y_hat), self._condition(rate_point)
         with self._own_settings(), torch.set_grad_enabled(gradient):
             latents.requires_grad_(gradient)
@@ -55,6 +58,7 @@ class TorchBackend:
         return Look(to_array(cells)[:, :, 0], None if slope is None else to_array(slope))
 
     def synthesise(self, y_hat: FloatArray, rate_point: int) -> FloatArray:
+        """Pixels of latents; see `Backend`."""
         with self._own_settings():
             return to_array(self.transforms.synthesise(self._planes(y_hat), self._condition(rate_point)))
 

@@ -18,6 +18,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 
 def residual_blocks(count: int, config: ModelConfig, channels: int) -> nn.ModuleList:
+    """`count` blocks of so many channels."""
     return nn.ModuleList(ResidualBlock(config, channels) for _ in range(count))
 
 

@@ -161,8 +161,9 @@ def _finite(name: str, tensor: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def digest(config: str, tensors: Mapping[str, npt.NDArray[Any]]) -> str:
-    """SHA-256, hexadecimal, of a config as JSON and of tensors, sorted by name: what they are called, type and shape
-    as NumPy writes them, then the numbers, little-endian.
+    """SHA-256, hexadecimal, of a config as JSON and of tensors.
+
+    Sorted by name: what they are called, type and shape as NumPy writes them, then the numbers, little-endian.
     """
     state = hashlib.sha256(json.dumps(json.loads(config), sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

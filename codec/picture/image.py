@@ -72,6 +72,7 @@ class Planes:
 
     @cached_property
     def packed_alpha(self) -> bytes:
+        """Alpha as the file holds it, compressed once; empty without alpha."""
         return b"" if self.alpha is None else pack_alpha(self.alpha.tobytes())
 
 
