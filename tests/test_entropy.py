@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
@@ -19,7 +20,7 @@ from codec.format.entropy import (
 )
 from training.export import frequency_tables
 
-FROZEN = {key: tensor.numpy() for key, tensor in frequency_tables().items()}
+FROZEN = {key: tensor.numpy() for key, tensor in frequency_tables(TINY).items()}
 TABLES = SymbolTables(FROZEN["tables.radii"], FROZEN["tables.frequencies"])
 DEVIATIONS = np.geomspace(0.11, 256.0, 64)  # CompressAI's scale table
 ROWS = range(64)
