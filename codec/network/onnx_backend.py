@@ -101,8 +101,8 @@ class OnnxBackend:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads.get()
         options.log_severity_level = 3
-        # Threads that wait must not spin: the entropy model and other programs need the cores.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Threads spin between a graph's operations, but not between its runs: the entropy model needs the cores then.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             graph = path.read_bytes()
             given = {PREFIX + key: value for key, value in self.floats.items()}
