@@ -45,7 +45,7 @@ class OnnxBackend:
         self.config, self.path = config, path
         # The graphs read these arrays where they lie, so they must stay.
         self.floats = {name: np.ascontiguousarray(array) for name, array in floats.items()}
-        self._sessions: dict[tuple[int, str], onnxruntime.InferenceSession] = {}
+        self._sessions: dict[tuple[int, int, str], onnxruntime.InferenceSession] = {}
 
     def analyse(self, pixels: FloatArray, rate_point: int) -> FloatArray:
         """Latents y of pixels; see `Backend`."""
@@ -90,8 +90,8 @@ class OnnxBackend:
         return vars(self) | {"_sessions": {}}
 
     def _session(self, name: str) -> onnxruntime.InferenceSession:
-        """A graph that is ready to run; loaded anew in a process that was forked, which has none of its threads."""
-        key = os.getpid(), name
+        """A graph that is ready to run; loaded anew for other numbers of threads, and in a process that was forked."""
+        key = os.getpid(), threads.get(), name
         if key not in self._sessions:
             self._sessions[key] = self._load(name)
         return self._sessions[key]
