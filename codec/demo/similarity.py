@@ -6,9 +6,8 @@ import io
 from typing import NamedTuple
 
 import numpy as np
-from ssimulacra2 import compute_ssimulacra2
 
-from codec.metrics import MS_SSIM_MIN_PX, Uint8Array, ms_ssim
+from codec.metrics import MS_SSIM_MIN_PX, SSIMULACRA2_MIN_PX, Uint8Array, ms_ssim, ssimulacra2
 from codec.picture.image import open_image
 
 MAX_PIXELS = 2_000_000  # beyond, SSIMULACRA2 would take half a minute
@@ -25,10 +24,9 @@ def similarity(original_png: bytes, decoded_png: bytes) -> Similarity:
     """Measure two pictures, in RGB, without their alpha."""
     a, b = rgb(original_png), rgb(decoded_png)
     height, width = a.shape[:2]
-    structural = ms_ssim(a, b) if min(height, width) >= MS_SSIM_MIN_PX and height * width <= MAX_PIXELS else None
-    visible = None
-    if min(height, width) >= 8 and height * width <= MAX_PIXELS:
-        visible = float(compute_ssimulacra2(io.BytesIO(original_png), io.BytesIO(decoded_png)))
+    least_px = min(height, width) if height * width <= MAX_PIXELS else 0
+    structural = ms_ssim(a, b) if least_px >= MS_SSIM_MIN_PX else None
+    visible = ssimulacra2(a, b) if least_px >= SSIMULACRA2_MIN_PX else None
     return Similarity(structural, visible)
 
 
