@@ -13,6 +13,7 @@ import torch
 from conftest import picture
 
 from codec.api import Codec
+from codec.app.selftest import threads
 from codec.format.bitstream import QUALITY_MAX
 from codec.format.entropy import LAST_SILENT_ROW
 from codec.network import integer, layout
@@ -226,16 +227,6 @@ def test_quality_conditions_the_prior(arrays, codec):
     low, high = (reference(arrays, quality, z, random_symbols(3)) for quality in (0, QUALITY_MAX))
     assert np.mean(np.array(low.means) != high.means) > 0.5
     assert np.mean(np.array(low.rows) != high.rows) > 0.5
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
