@@ -95,6 +95,18 @@ def test_every_term_has_its_gradient():
     torch.testing.assert_close(output.grad, expected)
 
 
+def test_a_limit_scales_a_samples_gradient_down_and_leaves_the_others():
+    units = torch.full((2, 2), 0.5)
+    output = torch.tensor([[5.0], [5.0]], requires_grad=True)
+    free = TOY(output, X.expand(2, 1), units).loss
+    (gradient,) = torch.autograd.grad(free, output)
+    limited = TOY(output, X.expand(2, 1), units, torch.tensor([math.inf, 0.25])).loss
+    (bounded,) = torch.autograd.grad(limited, output)
+    torch.testing.assert_close(limited, (free + 0.25) / 2)  # the loss of either sample, then of the first, is `free`
+    torch.testing.assert_close(bounded[0], gradient[0])
+    torch.testing.assert_close(bounded[1], gradient[1] * 0.25 / free)
+
+
 def test_each_coefficient_moves_the_output_its_way(toy: Toy):
     def output(up: float, down: float) -> float:
         return toy(X, TOY.condition(torch.tensor([[up, down]]))).item()
