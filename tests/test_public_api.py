@@ -39,7 +39,7 @@ ALLOWED = {
         "codec.encoder",
         "codec.decoder",
     },
-    "codec.target": {"codec.api", "codec.encoder", "codec.format", "codec.metrics", "codec.picture"},
+    "codec.target": {"codec.api", "codec.encoder", "codec.format", "codec.grid", "codec.metrics", "codec.picture"},
     "codec.pillow": {
         "codec.api",
         "codec.encoder",
