@@ -20,7 +20,7 @@ from codec.api import Codec
 from codec.errors import WeightsError
 from codec.format.bitstream import unpack
 from codec.network import weights
-from training import checkpoint, graphs, realism
+from training import add_realism, checkpoint, graphs
 from training.config import TrainConfig
 from training.export import freeze
 from training.loss import STRUCTURE_WORTH, ModelOutput, realism_objective
@@ -71,7 +71,7 @@ def realistic_path(weights_path: Path, tmp_path_factory: pytest.TempPathFactory)
     """The tests' model, with a realism at random and graphs."""
     path = tmp_path_factory.mktemp("realistic") / "tiny.safetensors"
     path.write_bytes(weights_path.read_bytes())
-    realism.add_to(path, drawn(1), {"by": "chance"})
+    add_realism.add_to(path, drawn(1), {"by": "chance"})
     graphs.write(path, TINY)
     return path
 
@@ -229,13 +229,13 @@ def test_it_is_learned_beside_what_ships(final):
     with torch.no_grad():
         sent, begun = SentModel(shipped)(x, quality), run.model(x, one)
     assert all(torch.equal(a, b) for a, b in zip(sent, begun, strict=True))
-    before = realism.figures(run.model, x)
+    before = add_realism.figures(run.model, x)
     while run.progress < 1.0:
         assert run.train_step() is not None
     state = run.model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in shipped.state_dict().items())
     assert all(delta.any() for name, delta in run.model.realism.items() if name.endswith("weight"))
-    after = realism.figures(run.model, x)
+    after = add_realism.figures(run.model, x)
     assert [p["bpp"] for p in after] == [p["bpp"] for p in before]
     for old, new in zip(before, after, strict=True):
         if new["realism"] == 0.0:
@@ -277,7 +277,7 @@ def test_a_run_becomes_a_part_of_its_models_weights(final, tmp_path):
 
     def add(path: Path):
         return CliRunner().invoke(
-            realism.main, ["--run", str(tmp_path), "--data", str(pictures), str(path)], catch_exceptions=False
+            add_realism.main, ["--run", str(tmp_path), "--data", str(pictures), str(path)], catch_exceptions=False
         )
 
     result = add(own)

@@ -34,7 +34,6 @@ DEFAULT_ID = bytes.fromhex("c1c17610be31")
 FLOATS = "transforms."  # prefix of the floating-point half
 ENCODER = tuple(FLOATS + part for part in ("g_a.", "h_a.", "encoder_gain."))  # what a decoder does not need
 REALISM = "realism."  # prefix of what a decoder may add to its synthesis; files do not depend on it
-SYNTHESIS = "g_s."
 # What reading a file that is not a weights file, or a damaged one, may raise.
 UNUSABLE = (
     safetensors.SafetensorError,
@@ -157,7 +156,7 @@ def parse(data: bytes, path: Path) -> Weights:
 
 def check_realism(realism: Arrays, floats: Arrays) -> None:
     """ValueError unless it is nothing, or fits the synthesis tensor by tensor."""
-    shapes = {name: value.shape for name, value in floats.items() if name.startswith(SYNTHESIS)}
+    shapes = {name: value.shape for name, value in floats.items() if name.startswith("g_s.")}
     if realism and {name: value.shape for name, value in realism.items()} != shapes:
         raise ValueError("its realism does not fit its synthesis")
 
