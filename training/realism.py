@@ -4,8 +4,8 @@
 
 The encoder, its bits and the decoder that they are made for stay as they are. Only the synthesis sees a: its tensors
 are W + a·ΔW, so that a = 0 is the decoder that ships, to the last bit, and the rest of a's range costs nothing but one
-addition a picture. ΔW begins at 0 and is all that is trained. (Interpolated networks: Wang et al. 2019,
-arXiv:1811.10515; there the ends are trained, here every a, as YOTO draws its coefficients.)
+addition a picture. ΔW begins at 0 and is all that is trained. (Deep network interpolation: Wang et al. 2019,
+arXiv:1811.10515; there both ends are trained, here all that lies between, as YOTO draws its coefficients.)
 
     python -m training.train --config training/configs/realism.toml --from FINAL/checkpoint.pt --data IMAGES --out RUN
     python -m training.add_realism --run RUN --data IMAGES WEIGHTS
