@@ -1,0 +1,1 @@
+"""Style transfer with sliders; see README.md."""
