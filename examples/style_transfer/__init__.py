@@ -1,1 +1,1 @@
-"""Style transfer with sliders; see README.md."""
+"""Style transfer whose losses are weighed at run time; README.md shows it."""

