@@ -126,6 +126,7 @@ def test_command_writes_a_picture_of_the_same_size(weights: Path, tmp_path: Path
         (["tiny.png", "-o", "o.png"], 1, "must be 8 to 4096 px"),
         (["good.png", "-o", "o.unknown"], 1, "unknown"),
         (["good.png", "-o", "o.png", "--weights", "text.png"], 1, "no weights of this network"),
+        (["good.png", "-o", "o.png", "--weights", "none"], 1, "no weights at none"),
         (["good.png", "-o", "o.png", "--content", "1.5"], 2, "content"),
         (["good.png"], 2, "give INPUT and --output"),
         ([], 2, "give INPUT and --output"),

@@ -115,6 +115,8 @@ def load(path: Path = WEIGHTS) -> StyleNetwork:
     network = StyleNetwork()
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    except FileNotFoundError:
+        raise ValueError(f"there are no weights at {path}; README.md says how to train them") from None
     except OSError:
         raise
     except Exception as error:  # safetensors' own kind, or RuntimeError of torch
