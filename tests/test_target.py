@@ -153,6 +153,17 @@ def test_effort_is_passed_on(codec, image):
     assert found.data == codec.encode(image, found.quality, effort=0)
 
 
+def test_progress_never_goes_back_and_ends_where_it_said(codec):
+    told = []
+    found = encode_to_target(
+        picture(40, 1100), psnr_db=30.0, codec=codec, effort=0, progress=lambda *step: told.append(step)
+    )
+    assert len(told) == 2 * found.encodes + 1  # two tiles a file, and the end
+    done, totals = zip(*told, strict=True)
+    assert list(done) == sorted(set(done))
+    assert set(totals) == {done[-1]}
+
+
 @pytest.mark.parametrize("targets", [{}, {"bpp": 1.0, "psnr_db": 30.0}, {"size_bytes": 1, "bpp": 1.0}])
 def test_one_target_it_must_be(codec, image, targets):
     with pytest.raises(ValueError, match="give one of"):
