@@ -30,7 +30,7 @@ from codec.network.config import ModelConfig
 FORMAT, FIRST_FORMAT = "yoto-codec weights 2", "yoto-codec weights 1"
 FOLDER = Path(__file__).parent.parent / "data" / "models"
 SUFFIX = ".safetensors"
-DEFAULT_ID = bytes.fromhex("c1c17610be31")
+DEFAULT_ID = bytes.fromhex("6401ad365f97")
 FLOATS = "transforms."  # prefix of the floating-point half
 ENCODER = tuple(FLOATS + part for part in ("g_a.", "h_a.", "encoder_gain."))  # what a decoder does not need
 REALISM = "realism."  # prefix of what a decoder may add to its synthesis; files do not depend on it
