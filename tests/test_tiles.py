@@ -20,7 +20,7 @@ from codec.encoder import Search, read_pixels
 from codec.errors import CodecError, CorruptError, ModelMismatchError, TooLargeError, TruncatedError
 from codec.format.bitstream import unpack
 from codec.grid import Box, Grid
-from codec.network.config import ModelConfig
+from codec.network.config import LATENT_STRIDE, ModelConfig
 from codec.quantise import CURVATURE
 
 HEIGHT, WIDTH, TILE_PX = 330, 400, 128  # 3×4 tiles
@@ -260,7 +260,15 @@ def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
     whole = search.look(symbols, gradient=True)
     assert np.abs(whole.gradient).max() > 0.05 * CURVATURE
     monkeypatch.setattr("codec.encoder.BAND_LATENTS", 10)
+    seen, look = [], codec.model.backend.look
+
+    def watched(pixels, latents, *rest, **options):
+        seen.append(len(latents))
+        return look(pixels, latents, *rest, **options)
+
+    monkeypatch.setattr(codec.model.backend, "look", watched)
     parts = search.look(symbols, gradient=True)
+    assert max(seen) == 10 + 2 * (2 * codec.model.margin_px // LATENT_STRIDE) < len(whole.gradient)
     np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-3 * CURVATURE)
     np.testing.assert_allclose(parts.error_bits, whole.error_bits, rtol=1e-3)
     alone = search.look(symbols, gradient=False)
