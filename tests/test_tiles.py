@@ -268,7 +268,7 @@ def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
 
     monkeypatch.setattr(codec.model.backend, "look", watched)
     parts = search.look(symbols, gradient=True)
-    assert max(seen) == 10 + 2 * (2 * codec.model.margin_px // LATENT_STRIDE) < len(whole.gradient)
+    assert max(seen) <= 10 + 2 * (2 * codec.model.margin_px // LATENT_STRIDE) < len(whole.gradient)
     np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-3 * CURVATURE)
     np.testing.assert_allclose(parts.error_bits, whole.error_bits, rtol=1e-3)
     alone = search.look(symbols, gradient=False)
