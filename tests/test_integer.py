@@ -195,24 +195,26 @@ def expected(arrays: Arrays, z: np.ndarray) -> Result:
     return reference(arrays, 3000, z, random_symbols(1))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("quality", QUALITIES)
-def test_agrees_with_the_integer_reference_at_every_quality(integers, arrays, codec, quality, dtype):
-    z = random_z((2, 3), codec.weights.config.Z, quality)
-    choose = random_symbols(quality)
-    assert_same(
-        run(IntegerPrior(codec.weights.config, integers, quality, dtype), z, choose),
-        reference(arrays, quality, z, choose),
-    )
+def test_agrees_with_the_integer_reference_at_every_quality(subtests, integers, arrays, codec):
+    for dtype in [np.float32, np.float64]:
+        for quality in QUALITIES:
+            with subtests.test(dtype=dtype, quality=quality):
+                z = random_z((2, 3), codec.weights.config.Z, quality)
+                choose = random_symbols(quality)
+                assert_same(
+                    run(IntegerPrior(codec.weights.config, integers, quality, dtype), z, choose),
+                    reference(arrays, quality, z, choose),
+                )
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (3, 4)])
-def test_agrees_with_the_integer_reference_at_every_shape(integers, arrays, codec, shape):
-    z = random_z(shape, codec.weights.config.Z)
-    assert_same(
-        run(IntegerPrior(codec.weights.config, integers, 777), z, random_symbols(2)),
-        reference(arrays, 777, z, random_symbols(2)),
-    )
+def test_agrees_with_the_integer_reference_at_every_shape(subtests, integers, arrays, codec):
+    for shape in [(1, 1), (1, 5), (7, 1), (3, 4)]:
+        with subtests.test(shape=shape):
+            z = random_z(shape, codec.weights.config.Z)
+            assert_same(
+                run(IntegerPrior(codec.weights.config, integers, 777), z, random_symbols(2)),
+                reference(arrays, 777, z, random_symbols(2)),
+            )
 
 
 def test_inputs_of_the_tests_exercise_the_model(expected):
@@ -250,11 +252,11 @@ SURROUNDINGS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # torch 2.13, when oneDNN is switched off
-@pytest.mark.parametrize("surrounding", SURROUNDINGS)
-def test_surroundings_do_not_matter(codec, integers, z, expected, surrounding):
-    with SURROUNDINGS[surrounding]():
-        assert_same(run(IntegerPrior(codec.weights.config, integers, 3000), z, random_symbols(1)), expected)
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_surroundings_do_not_matter(subtests, codec, integers, z, expected):
+    for surrounding in SURROUNDINGS:
+        with subtests.test(surrounding=surrounding), SURROUNDINGS[surrounding]():
+            assert_same(run(IntegerPrior(codec.weights.config, integers, 3000), z, random_symbols(1)), expected)
 
 
 def test_memory_layout_does_not_matter(codec, integers, z, expected):
@@ -271,10 +273,10 @@ def test_frozen_tensors_are_integers(integers):
     assert all(tensor.dtype.kind == "i" for tensor in integers.values())
 
 
-@pytest.mark.parametrize("quality", [-1, QUALITY_MAX + 1])
-def test_rejects_quality_out_of_range(codec, integers, quality):
-    with pytest.raises(ValueError, match="quality"):
-        IntegerPrior(codec.weights.config, integers, quality)
+def test_rejects_quality_out_of_range(subtests, codec, integers):
+    for quality in [-1, QUALITY_MAX + 1]:
+        with subtests.test(quality=quality), pytest.raises(ValueError, match="quality"):
+            IntegerPrior(codec.weights.config, integers, quality)
 
 
 def test_stages_are_z_then_the_passes(integers, codec):
@@ -309,22 +311,28 @@ DENSE = [
 ]
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_sums_of_dense_layers_stay_exact_at_all_qualities(arrays, name):
-    limits = input_limits(name, arrays[f"{name}.weight"].shape[1])
-    passes = range(4) if name == "embed" else []  # their biases are added to the same sum
-    reserve = np.max([np.abs(arrays[f"passes.{k}.context_bias"]) for k in passes], axis=0, initial=0)
-    worst = max(
-        (np.abs(matrix(arrays, name, q)) @ limits + np.abs(at_quality(arrays[f"{name}.bias"], q)) + reserve).max()
-        for q in range(QUALITY_MAX + 1)
-    )
-    assert ACCUMULATOR_LIMIT // 8 < worst < ACCUMULATOR_LIMIT  # exact, and no bits given away
+def test_sums_of_dense_layers_stay_exact_at_all_qualities(subtests, arrays):
+    for name in DENSE:
+        with subtests.test(name=name):
+            limits = input_limits(name, arrays[f"{name}.weight"].shape[1])
+            passes = range(4) if name == "embed" else []  # their biases are added to the same sum
+            reserve = np.max([np.abs(arrays[f"passes.{k}.context_bias"]) for k in passes], axis=0, initial=0)
+            worst = max(
+                (
+                    np.abs(matrix(arrays, name, q)) @ limits + np.abs(at_quality(arrays[f"{name}.bias"], q)) + reserve
+                ).max()
+                for q in range(QUALITY_MAX + 1)
+            )
+            assert ACCUMULATOR_LIMIT // 8 < worst < ACCUMULATOR_LIMIT  # exact, and no bits given away
 
 
-@pytest.mark.parametrize("name", ["h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(4))])
-def test_sums_of_depthwise_layers_stay_exact(arrays, name):
-    sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * layout.ACTIVATION_LIMIT + np.abs(arrays[f"{name}.bias"])
-    assert sums.max() < ACCUMULATOR_LIMIT
+def test_sums_of_depthwise_layers_stay_exact(subtests, arrays):
+    for name in ["h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(4))]:
+        with subtests.test(name=name):
+            sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * layout.ACTIVATION_LIMIT + np.abs(
+                arrays[f"{name}.bias"]
+            )
+            assert sums.max() < ACCUMULATOR_LIMIT
 
 
 def test_magnitudes_are_logarithms(arrays):
@@ -386,10 +394,11 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
     assert np.mean(saved) < 0.2
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_quantiser_survives_any_float(codec: Codec, value: float):
-    y = np.full((2, 2, 32), value, np.float32)
-    means, indexes = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, indexes)
-    assert symbols.dtype == np.int32
-    assert np.abs(symbols).max() < layout.LATENT_LIMIT >> layout.LATENT_BITS
+def test_quantiser_survives_any_float(subtests: pytest.Subtests, codec: Codec):
+    for value in [np.nan, np.inf, -np.inf, 1e30]:
+        with subtests.test(value=value):
+            y = np.full((2, 2, 32), value, np.float32)
+            means, indexes = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
+            symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, indexes)
+            assert symbols.dtype == np.int32
+            assert np.abs(symbols).max() < layout.LATENT_LIMIT >> layout.LATENT_BITS
