@@ -34,7 +34,7 @@ test: $(INSTALLED)
 		set -- "$$@" --ignore=tests/test_ray.py; \
 	fi; \
 	if ! [ -e $(COMPRESSAI)/.installed ]; then \
-		echo "Not run: the comparison with CompressAI, for want of its environment (make $(COMPRESSAI)/.installed)"; \
+		echo "Not run: the tests with CompressAI, for want of its environment (make $(COMPRESSAI)/.installed)"; \
 		set -- "$$@" --ignore=tests/test_compressai.py; \
 	fi; \
 	$(BIN)/python -m pytest "$$@"
@@ -86,11 +86,11 @@ benchmark-pages: $(INSTALLED)
 	$(BIN)/python -m benchmarks.html --dataset $(KODAK) --output report.html
 	$(BIN)/python -m benchmarks.readme
 
-# CompressAI pins numpy < 2 and its torchvision fails beside a CPU build of torch, so it lives apart, without torchvision.
-$(COMPRESSAI)/.installed:
+# CompressAI pins numpy < 2, so it lives apart, with the codec beside it.
+$(COMPRESSAI)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(COMPRESSAI)
-	$(COMPRESSAI)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy<2' scipy tqdm pillow
-	$(COMPRESSAI)/bin/pip install --quiet --disable-pip-version-check --no-deps compressai==1.2.8
+	$(COMPRESSAI)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 torchvision==0.28.0 compressai==1.2.8 \
+		-e '.[compressai]'
 	touch $@
 
 $(INSTALLED): pyproject.toml constraints.txt

@@ -104,7 +104,7 @@ def encode(
     \b
     encode a.png              writes a.yoto beside it
     encode a.png b.yoto       writes b.yoto
-    encode *.jpg              writes each beside its input
+    encode *.jpg              writes each beside its input, as does the name of a folder
     encode photos -o coded/   writes to the folder coded, with the tree of photos kept
 
     Also quoted patterns such as 'photos/**/*.png'. Grey or colour, transparency (without loss), ICC profile, Exif and
@@ -158,7 +158,7 @@ def decode(
     \b
     decode a.yoto             writes a.png beside it
     decode a.yoto b.webp      writes b.webp, in the format that its suffix stands for
-    decode *.yoto             writes each beside its input, as PNG or what --suffix says
+    decode *.yoto             writes each beside its input, as does the name of a folder
     decode coded -o back/     writes to the folder back, with the tree of coded kept
 
     ICC profile, Exif and XMP are kept where the format can hold them. JPEG, WebP and AVIF are written at quality 95.

@@ -231,6 +231,11 @@ def integer_quality(quality: float) -> int:
     return round(quality * QUALITY_MAX)
 
 
+def as_fraction(quality: float) -> float:
+    """Quality in [0, 1]; integers above 1 are percentages, which are usual in Pillow and other tools."""
+    return quality / 100 if isinstance(quality, int) and 1 < quality <= 100 else quality
+
+
 @lru_cache(maxsize=4)
 def default_codec(device: str = "cpu") -> Codec:
     """The shipped weights on a device, loaded at the first call."""

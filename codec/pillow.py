@@ -120,7 +120,7 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
         OSError: images of this mode cannot be coded.
         ValueError: an option is out of range.
     """
-    from codec.api import DEFAULT_QUALITY, default_codec
+    from codec.api import DEFAULT_QUALITY, as_fraction, default_codec
     from codec.encoder import DEFAULT_EFFORT
     from codec.target import encode_to_target
 
@@ -145,11 +145,6 @@ def save(image: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     except CodecError as error:
         raise OSError(f"cannot write mode {image.mode} as {FORMAT}: {error}") from error
     fp.write(data)
-
-
-def as_fraction(quality: float) -> float:
-    """Quality in [0, 1]; integers above 1 are percentages, as Pillow's other formats have them."""
-    return quality / 100 if isinstance(quality, int) and 1 < quality <= 100 else quality
 
 
 def with_metadata(image: Image.Image, blocks: dict[str, object]) -> Image.Image:

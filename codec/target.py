@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import NamedTuple
 
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from codec.api import Codec, default_codec, planes_of
 from codec.encoder import DEFAULT_EFFORT
 from codec.format.bitstream import QUALITY_MAX
+from codec.grid import Progress
 from codec.metrics import psnr_db
 from codec.picture.image import ImageLike, Planes, to_planes
 from codec.picture.source import Source
@@ -23,6 +25,9 @@ PSNR_TOLERANCE_DB = 0.05
 # First guesses of how ln(bytes) and PSNR rise over the whole range of quality; they cost encodes, not exactness.
 _RATE_RISE = 3.0
 _PSNR_RISE_DB = 14.0
+# Of progress: in all, and what a file takes of those that are left.
+_STEPS = 1000
+_SHARE = 0.3
 
 
 class Targeted(NamedTuple):
@@ -53,6 +58,7 @@ def encode_to_target(
     effort: int = DEFAULT_EFFORT,
     keep_metadata: bool = True,
     levels: tuple[float, float] | None = None,
+    progress: Progress | None = None,
 ) -> Targeted:
     """Compress an image to a wanted size or PSNR, by choosing the quality.
 
@@ -65,6 +71,7 @@ def encode_to_target(
         effort: as for `Codec.encode`, at every quality that is tried.
         keep_metadata: keep the ICC profile, Exif and XMP of a PIL image.
         levels: as for `Codec.encode`.
+        progress: called on the way with how much is done and with what will be, in the end with two equal numbers.
 
     Raises:
         ImageError: the image cannot be coded.
@@ -78,11 +85,31 @@ def encode_to_target(
         raise ValueError(f"the target is {target}; it must be a positive number")
     planes = without_hidden_colours(planes_of(image, levels, keep_metadata))
     model = codec or default_codec()
-    encode = partial(model.encode_planes, planes, effort=effort)
+    encode = _counted(partial(model.encode_planes, planes, effort=effort), progress)
     if psnr_db is None:
         unit = 1.0 if bpp is None else 8.0 / (planes.colour.shape[0] * planes.colour.shape[1])
-        return _search_rate(encode, target, unit)
-    return _search_psnr(encode, partial(model.decode, max_pixels=sys.maxsize), planes, target)
+        found = _search_rate(encode, target, unit)
+    else:
+        found = _search_psnr(encode, partial(model.decode, max_pixels=sys.maxsize), planes, target)
+    if progress:
+        progress(_STEPS, _STEPS)
+    return found
+
+
+def _counted(encode: Callable[..., bytes], progress: Progress | None) -> Callable[[int], bytes]:
+    """`encode`, of which each call takes the same share of what is left, since nobody knows how many there will be."""
+    files = count()
+
+    def counted(rate_point: int) -> bytes:
+        number = next(files)
+
+        def tell(done: int, tiles: int) -> None:
+            if progress:
+                progress(round(_STEPS * (1.0 - (1.0 - _SHARE) ** (number + done / tiles))), _STEPS)
+
+        return encode(rate_point, progress=tell)
+
+    return counted
 
 
 def _search_rate(encode: Callable[[int], bytes], target: float, unit: float) -> Targeted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,14 @@ def test_progress_bar_is_drawn_on_a_terminal_for_folders_and_for_one_large_pictu
     Image.fromarray(picture(40, 1100)).save("large.png")
     program = """
 import sys, cli
-for arguments in ("encode in -o out", "encode large.png", "decode large.yoto back.png", "encode in/a.png"):
+for arguments in (
+    "encode in -o out",
+    "encode large.png",
+    "decode large.yoto back.png",
+    "encode in/a.png",
+    "encode in/a.png targeted.yoto --target-bpp 1",
+    "encode large.png targeted.yoto --target-psnr 30 -f",
+):
     print("<", file=sys.stderr, flush=True)
     cli.main([*arguments.split(), "--weights", sys.argv[1]], standalone_mode=False)
 """
@@ -134,7 +142,12 @@ for arguments in ("encode in -o out", "encode large.png", "decode large.yoto bac
     os.close(follower)
     os.close(leader)
     assert done.returncode == 0
-    assert ["100%" in part for part in shown.split("<")[1:]] == [True, True, True, False]
+    parts = shown.split("<")[1:]
+    assert ["100%" in part for part in parts] == [True, True, True, False, True, True]
+    for part in parts[4:]:  # one bar, which does not go back
+        shares = [int(share) for share in re.findall(r"(\d+)%", part)]
+        assert len(set(shares)) > 2
+        assert shares == sorted(shares)
     assert done.stdout.startswith(b"2 written")
 
 
@@ -188,9 +201,23 @@ def test_three_inputs_are_written_beside_themselves(folder, weights_path):
 
 
 @pytest.mark.parametrize(("command", "given"), [("encode", "in"), ("decode", "in"), ("encode", "in/*.png")])
-@pytest.mark.parametrize("output", [[], ["-o", "-"], ["-o", "in/notes.txt"]], ids=["none", "stdout", "file"])
-def test_many_files_need_a_folder(folder, command, given, output):
-    assert_fails(run(command, given, *output), given, "folder for the results with -o")
+@pytest.mark.parametrize("output", ["-", "in/notes.txt"])
+def test_many_files_do_not_go_to_one(folder, command, given, output):
+    kind = "pattern" if "*" in given else "folder"
+    assert_fails(run(command, given, "-o", output), f"{given} is a {kind}, and {output} is none for the results")
+
+
+def test_folder_alone_is_worked_on_in_its_place(folder, weights_path):
+    pictures = {name: Path(name).read_bytes() for name in files(folder)}
+    done = run("encode", "in", "-r", "--weights", weights_path)
+    assert (done.exit_code, done.stderr) == (0, "")
+    made = ["in/a.yoto", "in/b.yoto", "in/sub/c.yoto"]
+    assert files(folder) == sorted([*pictures, *made])
+    again = run("decode", "in", "-r", "-f", "--weights", weights_path)  # of which two would replace their originals
+    refused = {line.split(":")[2] for line in again.stderr.splitlines() if "maybe the original" in line}
+    assert (again.exit_code, refused) == (1, {" in/a.png", " in/sub/c.png"})
+    assert {name: Path(name).read_bytes() for name in pictures} == pictures
+    assert files(folder) == sorted([*pictures, *made, "in/b.png"])
 
 
 @pytest.mark.parametrize(

@@ -79,20 +79,31 @@ def test_an_impossible_range_is_refused(low: float, high: float, log: bool):
 
 
 def test_every_term_has_its_gradient():
-    """Of the output: the sum of the terms' own, each times its coefficient and the sample's weight."""
+    """Of the output: the sum of the terms' own, each times its coefficient."""
     x = X.expand(3, 1)
     units = torch.tensor([[0.2, 0.9], [0.5, 0.1], [1.0, 0.6]])
     weigh = Objective(TOY.terms, lambda coefficients: coefficients[:, 0])
     output = torch.tensor([[0.3], [-0.7], [1.1]], requires_grad=True)
-    samples = torch.tensor([1.0, 0.0, 0.5])
-    weigh(output, x, units, samples).loss.backward()
+    weigh(output, x, units).loss.backward()
     expected = torch.zeros(3, 1)
     for i, term in enumerate(TOY.terms):
         (alone,) = torch.autograd.grad(term.function(output, x).sum(), output)
         assert alone.all()
         coefficients = TOY.coefficients(units)
-        expected += alone * (coefficients[:, i] * coefficients[:, 0] * samples)[:, None] / 3
+        expected += alone * (coefficients[:, i] * coefficients[:, 0])[:, None] / 3
     torch.testing.assert_close(output.grad, expected)
+
+
+def test_a_limit_scales_a_samples_gradient_down_and_leaves_the_others():
+    units = torch.full((2, 2), 0.5)
+    output = torch.tensor([[5.0], [5.0]], requires_grad=True)
+    free = TOY(output, X.expand(2, 1), units).loss
+    (gradient,) = torch.autograd.grad(free, output)
+    limited = TOY(output, X.expand(2, 1), units, torch.tensor([math.inf, 0.25])).loss
+    (bounded,) = torch.autograd.grad(limited, output)
+    torch.testing.assert_close(limited, (free + 0.25) / 2)  # the loss of either sample, then of the first, is `free`
+    torch.testing.assert_close(bounded[0], gradient[0])
+    torch.testing.assert_close(bounded[1], gradient[1] * 0.25 / free)
 
 
 def test_each_coefficient_moves_the_output_its_way(toy: Toy):

@@ -310,7 +310,7 @@ def test_choosing_as_the_encoder_never_costs_more():
         assert not torch.equal(chosen, y)  # it did look
 
 
-def test_drawn_crops_are_of_every_kind_and_weigh_what_is_set():
+def test_drawn_crops_are_of_every_kind_and_cost_no_more_than_is_set():
     generator = torch.Generator().manual_seed(0)
     colours = ((250, 240, 230), (10, 20, 30))
     for kind in synthetic.KINDS:
@@ -325,10 +325,10 @@ def test_drawn_crops_are_of_every_kind_and_weigh_what_is_set():
     assert torch.equal((x != 2.0).any(dim=(1, 2, 3)), drawn)
     assert ((x[drawn] * 255 - (x[drawn] * 255).round()).abs() < 1e-3).all()
 
-    run = trainer(dataclasses.replace(CONFIG, batch=64, synthetic_share=0.5, synthetic_weight=0.125))
-    crops, _, weights = run.batch()
+    run = trainer(dataclasses.replace(CONFIG, batch=64, synthetic_share=0.5, synthetic_limit=0.125))
+    crops, _, limits = run.batch()
     photographs = (crops == batch(64, 64)).all(dim=3).all(dim=2).all(dim=1)
-    assert torch.equal(weights, torch.where(photographs, 1.0, 0.125))
+    assert torch.equal(limits, torch.where(photographs, math.inf, 0.125))
     assert 16 < photographs.sum() < 48
     assert trainer().batch()[2] is None
 

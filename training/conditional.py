@@ -134,19 +134,19 @@ class Objective:
         nowhere = units.new_zeros(len(units))
         return torch.stack([t.coefficient(next(columns) if t.drawn else nowhere) for t in self.terms], dim=1)
 
-    def __call__(self, output: Output, x: Tensor, units: Tensor, weights: Tensor | None = None) -> Score:
+    def __call__(self, output: Output, x: Tensor, units: Tensor, limits: Tensor | None = None) -> Score:
         """Score what the network made of x under `condition(units)`.
 
         Args:
-            weights: (B,), of the samples, in place of 1.
+            limits: (B,), of the samples' losses; one beyond its limit keeps the direction of its gradient, scaled down.
         """
         values = torch.stack([term.function(output, x) for term in self.terms], dim=1)
         coefficients = self.coefficients(units)
         objective = (coefficients * values).sum(dim=1)
         if self.weigh is not None:
             objective = objective * self.weigh(coefficients)
-        if weights is not None:
-            objective = objective * weights
+        if limits is not None:
+            objective = objective * (limits / objective.detach()).clamp_max(1.0)
         return Score(objective.mean(), values)
 
     @torch.no_grad()

@@ -36,7 +36,7 @@ class TrainConfig:
         balance: each sample's loss is scaled by λ to this power.
         decoder_only: freeze everything before the bits, and train synthesis and prior on what the encoder sends.
         synthetic_share: share of the crops that are drawn (text, charts, dithers …) rather than photographed.
-        synthetic_weight: weight of a drawn crop in the loss.
+        synthetic_limit: greatest loss of a drawn crop, some of which would cost a hundred times a photograph's 1 or 2.
         bfloat16: run the blocks in bfloat16; on CPUs without fast bfloat16 products float32 is the faster one.
         compile: have torch compile the blocks, where C kernels do not run them already.
         init_from: checkpoint whose averaged weights a first stage starts from; the network may have more blocks.
@@ -60,7 +60,7 @@ class TrainConfig:
     balance: float = -0.5
     decoder_only: bool = False
     synthetic_share: float = 0.0
-    synthetic_weight: float = 0.25
+    synthetic_limit: float = 1.0
     seed: int = 0
     bfloat16: bool = True
     compile: bool = False

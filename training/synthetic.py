@@ -1,7 +1,7 @@
 """Drawn crops: text, charts, line art, dithers, checkerboards, noise, flat colours and gradients.
 
-Photographs hold none of these, and what a network makes of them is otherwise left to chance. They weigh little in the
-loss (`TrainConfig.synthetic_weight`), for nothing is to be given up for them.
+Photographs hold none of these, and what a network makes of them is otherwise left to chance. What they weigh
+in the loss is limited (`TrainConfig.synthetic_limit`), for nothing is to be given up for them.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Trainer:
         return (self.seconds - self.stage_seconds) / (60.0 * self.config.minutes)
 
     def batch(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """This process's share of the next batch: crops, positions of the coefficients, weights of the samples.
+        """This process's share of the next batch: crops, positions of the coefficients, limits of the samples' losses.
 
         Every process draws the whole batch from the same generator, so that the draw does not depend on how many
         processes share it.
@@ -142,12 +142,12 @@ class Trainer:
         share = slice(self.rank, count, self.world)
         x = self.sampler.sample(count, patch, self.generator, share)
         units = self.objective.sample(count, self.generator)[share].to(self.device)
-        weights = None
+        limits = None
         if config.synthetic_share:
             seeds = synthetic.choose(count, config.synthetic_share, self.generator)[share]
             synthetic.mix_in(x, seeds)
-            weights = torch.where(seeds >= 0, config.synthetic_weight, 1.0).to(self.device)
-        return x.to(memory_format=torch.channels_last), units, weights
+            limits = torch.where(seeds >= 0, config.synthetic_limit, math.inf).to(self.device)
+        return x.to(memory_format=torch.channels_last), units, limits
 
     def train_step(self) -> Score | None:
         """One step; None if it was skipped, its gradient not finite or its loss an outlier, and nothing was changed.
@@ -155,7 +155,7 @@ class Trainer:
         Raises:
             TrainingError: the tenth step in a row is not finite.
         """
-        x, units, weights = self.batch()
+        x, units, limits = self.batch()
         factor = schedule(self.progress, self.step, self.config)
         for optimiser in self.optimisers:
             optimiser.zero_grad()
@@ -164,7 +164,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             output = self.runner(x, self.objective.condition(units))
         z_price = min(1.0, (self.step + 1) / max(1, self.config.z_warmup))
-        value = self.objective(output._replace(z_bits=z_price * output.z_bits), x, units, weights)
+        value = self.objective(output._replace(z_bits=z_price * output.z_bits), x, units, limits)
         value.loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip, foreach=True)
         self.step += 1

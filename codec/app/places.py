@@ -223,15 +223,14 @@ def resolve(
 
     Raises:
         UsageError: they do not go together.
-        CodecError: a folder or pattern, and nowhere for the results; a second input where the output would be.
+        CodecError: a folder or pattern, and a file for the results; a second input where the output would be.
     """
     paths, target = [Path(text) for text in inputs], None if output is None else Path(output)
     folder = _folder(paths, output)
-    if folder is None:
-        for path in paths:
-            if path.is_dir() or is_pattern(path):
-                kind = "folder" if path.is_dir() else "pattern"
-                raise CodecError(f"{path} is a {kind}; give the folder for the results with -o")
+    stands_for_many = [path for path in paths if path.is_dir() or is_pattern(path)]
+    if stands_for_many and folder is None and output is not None:
+        kind = "folder" if stands_for_many[0].is_dir() else "pattern"
+        raise CodecError(f"{stands_for_many[0]} is a {kind}, and {output} is none for the results; give one with -o")
     if len(paths) == 2 and output is None:
         if looks_like_input(paths[1]):
             raise CodecError(
@@ -248,7 +247,7 @@ def resolve(
         wrong = [path for path in paths if path.suffix.lower() == plan.suffix]
         if wrong:
             raise UsageError(f"several inputs and {wrong[0]}: give the folder for the results with -o")
-    if several or (folder is not None and (paths[0].is_dir() or is_pattern(paths[0]))):
+    if several or stands_for_many:
         return replace(plan, inputs=paths, folder=folder)
     source = paths[0]
     if folder is not None:

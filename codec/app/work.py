@@ -150,7 +150,7 @@ class Encoding:
         start = time.perf_counter()
         quality, encodes = self.quality, 1
         if self.target:
-            data, quality, encodes, note = self._search(planes, self.target)
+            data, quality, encodes, note = self._search(planes, self.target, progress)
             notes += note
         else:
             data = self.codec.encode(
@@ -165,13 +165,20 @@ class Encoding:
         psnr = self._psnr_db(planes, data) if self.metrics else None
         return _encoded(data, unpack(data, sys.maxsize), quality, encodes, seconds, psnr, notes)
 
-    def _search(self, planes: Planes, target: Mapping[str, float]) -> tuple[bytes, float, int, list[str]]:
+    def _search(
+        self, planes: Planes, target: Mapping[str, float], progress: Progress | None
+    ) -> tuple[bytes, float, int, list[str]]:
         """The file that meets the target, its quality, the number of those tried, and a note if it does not."""
         from codec.target import encode_to_target
 
         targets: dict[str, Any] = dict(target)
         found = encode_to_target(
-            planes, **targets, codec=self.codec, effort=self.effort, keep_metadata=self.keep_metadata
+            planes,
+            **targets,
+            codec=self.codec,
+            effort=self.effort,
+            keep_metadata=self.keep_metadata,
+            progress=progress,
         )
         ((name, wanted),) = target.items()
         missed = (

@@ -26,10 +26,14 @@ class TorchBackend:
         """CodecError if the device cannot be used, ValueError if the tensors are not those of `config`."""
         transforms = build(config, floats)
         try:
-            self.device = torch.device(device)
-            self.transforms = transforms.to(self.device)
+            self.transforms = transforms.to(torch.device(device))
         except (RuntimeError, AssertionError) as error:  # torch raises either for a device that is not there
             raise CodecError(f"the device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+    @property
+    def device(self) -> torch.device:
+        """Where the transforms are."""
+        return self.transforms.channel_std.device
 
     def analyse(self, pixels: FloatArray, rate_point: int) -> FloatArray:
         """Latents y of pixels; see `Backend`."""
