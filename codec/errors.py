@@ -59,12 +59,17 @@ class LossWarning(UserWarning):
     """What of a picture's file a `.yoto` does not keep, beside what the quality leaves out of the pixels."""
 
 
+# How torch says it in a RuntimeError, and oneDNN in it.
+WANT_OF_MEMORY = ("allocate", "could not create a primitive")
+
+
 def explain(error: Exception) -> str | None:
     """One line for an error that data, files or memory cause; None for a fault of the program."""
     if isinstance(error, CodecError):
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate" in str(error)):
-        return "not enough memory for this image"  # RuntimeError is how torch says it
+    wanting = isinstance(error, RuntimeError) and any(said in str(error) for said in WANT_OF_MEMORY)
+    if isinstance(error, MemoryError) or wanting:
+        return "not enough memory for this image"
     return None

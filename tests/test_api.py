@@ -10,11 +10,13 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch
 from conftest import make_model, picture, reseal
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 import codec as package
@@ -30,6 +32,7 @@ from codec.errors import (
     ModelMismatchError,
     TooLargeError,
     WeightsError,
+    explain,
 )
 from codec.format.bitstream import Header, pack, read_metadata, unpack
 from codec.format.entropy import encode_symbols, integers_crc
@@ -542,6 +545,28 @@ def test_files_are_taken_by_path_url_bytes_or_open(codec, tmp_path, monkeypatch,
 def test_urls_of_no_known_kind_are_one_line(codec):
     with pytest.raises(CodecError, match=r"^nonsense://x cannot be opened: [^\n]*\[remote\]'$"):
         codec.decode("nonsense://x")
+
+
+class Refusing(MemoryFileSystem):
+    """A server that lets nobody in, in words of its client's own."""
+
+    protocol = "refusing"
+
+    def _open(self, path, *_, **__):
+        raise RuntimeError(f"403,\nForbidden: {path}")
+
+
+def test_urls_are_read_and_what_their_servers_say_is_one_line(codec):
+    buffer = io.BytesIO()
+    Image.fromarray(picture(40, 70)).save(buffer, "PNG")
+    fsspec.filesystem("memory").pipe_file("/in.png", buffer.getvalue())
+    fsspec.register_implementation("refusing", Refusing, clobber=True)
+    assert codec.encode("memory://in.png", 0.3) == codec.encode(picture(40, 70), 0.3)
+    with pytest.raises(FileNotFoundError) as missing:
+        codec.encode("memory://none.png")
+    assert explain(missing.value) == "memory://none.png: No such file or directory"
+    with pytest.raises(CodecError, match=r"^refusing://x\.yoto cannot be read: 403, Forbidden: [^\n]*$"):
+        codec.decode("refusing://x.yoto")
 
 
 def test_what_a_file_loses_is_warned_of_where_it_is_encoded(codec):

@@ -194,6 +194,7 @@ def test_levels_are_applied(tmp_path, codec):
         (OSError("broken"), "broken"),
         (MemoryError(), "not enough memory for this image"),
         (RuntimeError("can't allocate memory"), "not enough memory for this image"),
+        (RuntimeError("could not create a primitive"), "not enough memory for this image"),
         (RuntimeError("a fault"), None),
         (ValueError("a fault"), None),
     ],

@@ -126,6 +126,45 @@ def test_alpha_that_inflates_without_end_takes_no_memory(codec, decode):
         tracemalloc.stop()
 
 
+WANT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from codec.api import Codec
+from codec.errors import CodecError
+
+noise = np.asarray(Image.effect_noise((832, 832), 40))
+data = Codec(backend=sys.argv[1]).encode(noise, 0.3, effort=0)  # by another, since ONNX Runtime keeps what it got
+codec = Codec(backend=sys.argv[1])
+codec.decode(codec.encode(np.zeros((64, 64, 3), np.uint8)))
+hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+for mib in range(0, 1024, 8):
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (mib << 20), hard))
+    try:
+        codec.decode(data)
+        print("decoded")
+        break
+    except CodecError as error:
+        print(f"{error} <- {error.__cause__}".splitlines()[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+"""
+
+
+@pytest.mark.parametrize(("backend", "said"), [("onnx", "ONNX Runtime"), ("torch", "allocator")])
+def test_want_of_memory_is_a_codec_error_wherever_it_shows(backend, said):
+    """NumPy, ONNX Runtime and torch each raise an exception of their own."""
+    command = [sys.executable, "-c", WANT_OF_MEMORY, backend]
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    *wanting, last = done.stdout.splitlines()
+    assert last == "decoded"
+    assert all(line.startswith("not enough memory for this image <- ") for line in wanting)
+    assert any(said.lower() in line.lower() for line in wanting), done.stdout
+
+
 def test_header_of_many_tiles_takes_little_more_than_the_file(codec):
     header = Header(16_000, 15_616, 2048, codec.weights.model_id, tile_px=64)
     data = pack(header, [(b"", 0)] * header.tile_count)

@@ -119,4 +119,9 @@ class OnnxBackend:
     def _run(self, name: str, inputs: dict[str, FloatArray], rate_point: int) -> list[FloatArray]:
         condition = np.full((1, 1), 2.0 * rate_point / QUALITY_MAX - 1.0, np.float32)
         contiguous = {key: np.ascontiguousarray(value, np.float32) for key, value in inputs.items()}
-        return self._session(name).run(None, contiguous | {"condition": condition})
+        try:
+            return self._session(name).run(None, contiguous | {"condition": condition})
+        except Exception as error:  # ONNX Runtime's own have no common base
+            if any(word in str(error) for word in ("allocate", "bad_alloc")):
+                raise MemoryError(f"ONNX Runtime: {name}") from error
+            raise

@@ -1,0 +1,1 @@
+"""Style transfer whose losses are weighed at run time; README.md shows it."""

@@ -1,0 +1,168 @@
+"""The style transfer example: its network, its losses, its command and its page; no trained weights, no download."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from conftest import batch, picture
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from examples.style_transfer.__main__ import main
+from examples.style_transfer.losses import VGG, Judge, make_objective
+from examples.style_transfer.network import COEFFICIENTS, StyleNetwork, load, save, stylise
+from examples.style_transfer.page import create_app
+
+
+@pytest.fixture(scope="module")
+def network() -> StyleNetwork:
+    """Random weights, FiLM's too: it starts blind to the condition."""
+    torch.manual_seed(0)
+    network = StyleNetwork()
+    for name, parameter in network.named_parameters():
+        if "film" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    return network
+
+
+@pytest.fixture
+def weights(network: StyleNetwork, tmp_path: Path) -> Path:
+    save(network, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    torch.manual_seed(0)
+    styles = [torch.rand(1, 3, 48, 40), torch.rand(1, 3, 40, 48).round()]
+    return Judge(VGG(((4, 4), (4, 4), (8, 8), (8, 8))), styles, batch(4, 32))
+
+
+@pytest.mark.parametrize("index", range(len(COEFFICIENTS)), ids=COEFFICIENTS)
+def test_every_coefficient_moves_the_output(network: StyleNetwork, index: int):
+    x = torch.from_numpy(picture(30, 41))
+    low, high = torch.full((2, 6), 0.5).unbind()
+    low[index], high[index] = 0.0, 1.0
+    first, second = stylise(network, x, low), stylise(network, x, high)
+    assert first.shape == x.shape
+    assert first.dtype == torch.uint8
+    assert (first.int() - second.int()).abs().float().mean() > 1.0
+
+
+def test_training_starts_blind_and_the_condition_gets_gradients():
+    torch.manual_seed(0)
+    network, x = StyleNetwork(blocks=1), batch(2, 32)
+    condition = torch.zeros(2, 6)
+    assert torch.equal(network(x, condition), network(x, condition + 1.0))
+    network(x, condition).square().mean().backward()
+    assert all(layer.norm.film.weight.grad.any() for layer in network.down)
+
+
+def test_every_term_has_a_gradient(judge: Judge):
+    x = batch(2, 32)
+    objective = make_objective()
+    output = (1.4 * x - 0.1 * torch.rand_like(x)).requires_grad_()
+    seen = judge(output, x, torch.tensor([0.2, 0.7]))
+    for term in objective.terms:
+        if term.name != "blend":  # which changes the others, and is no loss
+            (gradient,) = torch.autograd.grad(
+                term.function(seen, x).sum(), output, retain_graph=True, materialize_grads=True
+            )
+            assert torch.isfinite(gradient).all()
+            assert all(g.any() for g in gradient), term.name
+
+
+def test_losses_vanish_where_nothing_differs(judge: Judge):
+    torch.manual_seed(0)
+    first = torch.rand(1, 3, 48, 40)
+    seen = judge(first, first, torch.zeros(1))
+    assert seen.content == 0
+    assert all(loss < 0.01 for loss in seen.styles)
+    assert all(loss > 0.1 for loss in judge(first, first, torch.ones(1)).styles)
+
+
+def test_sample_weights_do_not_depend_on_the_size_of_coefficients():
+    objective = make_objective()
+    coefficients = objective.coefficients(torch.tensor([[0.0] * 5 + [0.5], [1.0] * 5 + [0.5]]))
+    weighed = (coefficients * objective.weigh(coefficients)[:, None])[:, :5]
+    torch.testing.assert_close(weighed, torch.full((2, 5), 0.2))
+
+
+def test_weights_are_kept(network: StyleNetwork, weights: Path):
+    x = torch.from_numpy(picture(16, 16))
+    first, second = (stylise(n, x, torch.full((6,), 0.5)).int() for n in (network.eval(), load(weights)))
+    assert (first - second).abs().max() <= 3
+
+
+def test_command_writes_a_picture_of_the_same_size(weights: Path, tmp_path: Path):
+    Image.fromarray(picture(21, 34)).save(tmp_path / "in.png")
+    arguments = [
+        tmp_path / "in.png",
+        "--content",
+        "0.1",
+        "--blend",
+        "1",
+        "--weights",
+        weights,
+        "-o",
+        tmp_path / "o.png",
+    ]
+    done = CliRunner().invoke(main, [str(a) for a in arguments])
+    assert done.exit_code == 0, done.output
+    with Image.open(tmp_path / "o.png") as image:
+        assert image.size == (34, 21)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["missing.png", "-o", "o.png"], 1, "missing.png"),
+        (["text.png", "-o", "o.png"], 1, "cannot identify"),
+        (["tiny.png", "-o", "o.png"], 1, "must be 8 to 4096 px"),
+        (["good.png", "-o", "o.unknown"], 1, "unknown"),
+        (["good.png", "-o", "o.png", "--weights", "text.png"], 1, "no weights of this network"),
+        (["good.png", "-o", "o.png", "--weights", "none"], 1, "no weights at none"),
+        (["good.png", "-o", "o.png", "--content", "1.5"], 2, "content"),
+        (["good.png"], 2, "give INPUT and --output"),
+        ([], 2, "give INPUT and --output"),
+    ],
+)
+def test_command_refuses(arguments, code, message, weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.png").write_text("no picture")
+    Image.fromarray(picture(4, 30)).save("tiny.png")
+    Image.fromarray(picture(16, 16)).save("good.png")
+    chosen = [] if "--weights" in arguments else ["--weights", str(weights)]
+    done = CliRunner().invoke(main, [*arguments, *chosen])
+    assert done.exit_code == code, done.output
+    assert message in done.output
+    assert not list(tmp_path.glob("o.*"))
+
+
+def png(height: int, width: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture(height, width)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_page_answers(network: StyleNetwork):
+    client = TestClient(create_app(network), base_url="http://127.0.0.1:8010")
+    assert "page.js" in client.get("/").text
+    assert all(f"{name}:" in client.get("/static/page.js").text for name in COEFFICIENTS)
+    frames = []
+    for content in (0, 1):
+        response = client.post("/stylise", params={"content": content}, content=png(32, 48))
+        assert response.status_code == 200
+        frames.append(np.asarray(Image.open(io.BytesIO(response.content))))
+    assert frames[0].shape == (32, 48, 3)
+    assert not np.array_equal(*frames)
+    assert client.post("/stylise", content=b"no picture").status_code == 400
+    assert client.post("/stylise", content=png(8, 257)).status_code == 413
+    assert client.post("/stylise", content=bytes(2 << 20)).status_code == 413
+    assert client.post("/stylise", params={"blend": 2}, content=png(8, 8)).status_code == 422
+    assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 403
