@@ -20,6 +20,7 @@ from codec.app.arguments import (
     model_options,
     parse_levels,
     parse_region,
+    parse_share,
     parse_suffix,
     rate_options,
 )
@@ -135,6 +136,14 @@ def encode(
     help="Format to write.  [default: as the output's suffix says; .png for many inputs]",
 )
 @click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Decode these pixels only.")
+@click.option(
+    "--realism",
+    callback=parse_share,
+    default="0",
+    show_default=True,
+    help="0 for the least error, up to 1, or a percentage, for the structure that MS-SSIM sees: more contrast in what"
+    " the bits leave open. For weights that have learned it.",
+)
 @click.option("--fit", type=click.IntRange(1), metavar="PX", help="Shrink what is larger to PX on its longer side.")
 @click.option("--partial", is_flag=True, help="Write what is left of a damaged file; exit with 1 if it is damaged.")
 @megapixels_option
@@ -147,6 +156,7 @@ def decode(
     how: How,
     suffix: str | None,
     region: Region | None,
+    realism: float,
     fit: int | None,
     partial: bool,
     max_pixels: int,
@@ -168,10 +178,10 @@ def decode(
     if isinstance(place, Plan):
         if region or partial:
             raise click.UsageError("--region and --partial are for one input")
-        run_many(place, Decoding(load, place.suffix, None, False, pixels or max_pixels, fit), how)
+        run_many(place, Decoding(load, place.suffix, None, False, pixels or max_pixels, fit, realism), how)
         return
     suffix = suffix or (".png" if place.output == STREAM else place.output.suffix)
-    run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit), how)
+    run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit, realism), how)
 
 
 def is_other_file(path: Path) -> bool:

@@ -132,6 +132,7 @@ class Codec:
         data: Source,
         *,
         region: Region | None = None,
+        realism: float = 0.0,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         max_tile_px: int = MAX_TILE_PX,
         progress: Progress | None = None,
@@ -143,6 +144,8 @@ class Codec:
             region: x, y, width and height of what to decode, px; None for the whole image. Only the tiles that it
                 touches are read, and their neighbours where it comes near a border. Pixels differ from those of
                 the whole image by one level at most.
+            realism: 0 for the least squared error, up to 1 for the structure that MS-SSIM sees: more contrast in
+                what the bits leave open. The same file serves for all; weights may have learned 0 alone.
             max_pixels: refuse files of larger images, counted as they are padded for coding, whatever the region.
             max_tile_px: refuse files whose tiles have a larger area than such a square; memory goes with it.
             progress: called after each tile with the number of those done and of all.
@@ -154,12 +157,16 @@ class Codec:
             BitstreamError: the data is no `.yoto` file, or damaged.
             ModelMismatchError: it was encoded with other weights.
             TooLargeError: it has more than `max_pixels`, or larger tiles than `max_tile_px`.
-            ValueError: the region is empty or does not lie within the image.
+            WeightsError: the weights have not learned realism.
+            ValueError: the region is empty or does not lie within the image; the realism is out of range.
         """
+        check_realism(realism)
         data = read_bytes(data)
         header = unpack(data, max_pixels)
         with memory_errors():
-            decoded = decode_planes(self.model, header, data, region, max_tile_px=max_tile_px, progress=progress)
+            decoded = decode_planes(
+                self.model, header, data, region, realism=realism, max_tile_px=max_tile_px, progress=progress
+            )
             return to_pil(decoded.planes)
 
     def decode_partial(
@@ -167,6 +174,7 @@ class Codec:
         data: Source,
         *,
         region: Region | None = None,
+        realism: float = 0.0,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         max_tile_px: int = MAX_TILE_PX,
         progress: Progress | None = None,
@@ -178,6 +186,7 @@ class Codec:
         Raises:
             As `decode`, but for damage behind the header.
         """
+        check_realism(realism)
         data = read_bytes(data)
         header = unpack(data, max_pixels, whole=False)
         damage = []
@@ -185,7 +194,14 @@ class Codec:
             damage.append(Damage(f"the file should have {header.size_bytes} bytes and has {len(data)}"))
         with memory_errors():
             decoded = decode_planes(
-                self.model, header, data, region, whole=False, max_tile_px=max_tile_px, progress=progress
+                self.model,
+                header,
+                data,
+                region,
+                realism=realism,
+                whole=False,
+                max_tile_px=max_tile_px,
+                progress=progress,
             )
         return PartialImage(to_pil(decoded.planes), sorted(damage + decoded.damage, key=file_order))
 
@@ -229,6 +245,12 @@ def integer_quality(quality: float) -> int:
     if not 0.0 <= quality <= 1.0:
         raise ValueError(f"quality is {quality}; it must lie between 0 and 1")
     return round(quality * QUALITY_MAX)
+
+
+def check_realism(realism: float) -> None:
+    """ValueError outside of [0, 1]."""
+    if not 0.0 <= realism <= 1.0:
+        raise ValueError(f"realism is {realism}; it must lie between 0 and 1")
 
 
 def as_fraction(quality: float) -> float:
@@ -296,18 +318,26 @@ def decode(
     data: Source,
     *,
     region: Region | None = ...,
+    realism: float = ...,
     max_pixels: int = ...,
     partial: Literal[False] = ...,
     device: str = ...,
 ) -> Image.Image: ...
 @overload
 def decode(
-    data: Source, *, region: Region | None = ..., max_pixels: int = ..., partial: Literal[True], device: str = ...
+    data: Source,
+    *,
+    region: Region | None = ...,
+    realism: float = ...,
+    max_pixels: int = ...,
+    partial: Literal[True],
+    device: str = ...,
 ) -> PartialImage: ...
 def decode(
     data: Source,
     *,
     region: Region | None = None,
+    realism: float = 0.0,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     partial: bool = False,
     device: str = "cpu",
@@ -317,6 +347,7 @@ def decode(
     Args:
         data: the file: its bytes, path, URL, or the open file.
         region: x, y, width and height of what to decode, px; None for the whole image.
+        realism: 0 for the least squared error, up to 1 for the structure that MS-SSIM sees, see `Codec.decode`.
         max_pixels: refuse files of larger images.
         partial: return what is left of a damaged file, and a list of what is missing, see `Codec.decode_partial`.
         device: where the transforms run, "cpu" or "cuda".
@@ -327,5 +358,5 @@ def decode(
     """
     codec = default_codec(device)
     if partial:
-        return codec.decode_partial(data, region=region, max_pixels=max_pixels)
-    return codec.decode(data, region=region, max_pixels=max_pixels)
+        return codec.decode_partial(data, region=region, realism=realism, max_pixels=max_pixels)
+    return codec.decode(data, region=region, realism=realism, max_pixels=max_pixels)

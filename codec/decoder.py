@@ -13,7 +13,7 @@ from codec.errors import CorruptError, TooLargeError
 from codec.format.bitstream import MAX_TILE_PX, Header, Metadata, Region, read_alpha, read_metadata
 from codec.format.entropy import SymbolDecoder, integers_crc
 from codec.grid import Box, Grid, Progress
-from codec.network.backend import from_steps
+from codec.network.backend import Backend, from_steps
 from codec.network.config import HYPER_STRIDE, LATENT_STRIDE
 from codec.network.layout import Z_LIMIT
 from codec.network.loaded import LoadedModel
@@ -54,6 +54,7 @@ def decode_planes(
     data: bytes,
     region: Region | None = None,
     *,
+    realism: float = 0.0,
     whole: bool = True,
     max_tile_px: int = MAX_TILE_PX,
     progress: Progress | None = None,
@@ -64,7 +65,7 @@ def decode_planes(
         whole: raise CorruptError at the first damage; else go on, and leave damaged tiles grey, damaged alpha opaque,
             damaged metadata out.
     """
-    decoder = Decoder.of(model, header, data, whole, max_tile_px)
+    decoder = Decoder.of(model, header, data, whole, max_tile_px, realism)
     window = decoder.window(region)
     metadata = decoder.unless_damaged(partial(read_metadata, header, data), Metadata())
     alpha = decoder.alpha(window) if header.alpha else None
@@ -84,16 +85,25 @@ class Decoder(NamedTuple):
     header: Header
     data: bytes
     grid: Grid
+    synthesiser: Backend
     whole: bool
     damage: list[Damage]
 
     @classmethod
     def of(
-        cls, model: LoadedModel, header: Header, data: bytes, whole: bool = True, max_tile_px: int = MAX_TILE_PX
+        cls,
+        model: LoadedModel,
+        header: Header,
+        data: bytes,
+        whole: bool = True,
+        max_tile_px: int = MAX_TILE_PX,
+        realism: float = 0.0,
     ) -> Decoder:
-        """ModelMismatchError, TooLargeError: this model, or anyone who minds memory, cannot decode the file."""
+        """ModelMismatchError, WeightsError, TooLargeError: this model, or one who minds memory, cannot decode so."""
+        synthesiser = model.backend
         if header.kind not in ("plain", "lossless"):
             model = model.of(header.model_id)
+            synthesiser = model.synthesiser(realism)
         grid = Grid(header.height, header.width, header.tile_px, model.margin_px)
         largest = grid.tile(0)
         if largest.height * largest.width > max_tile_px**2:
@@ -101,7 +111,7 @@ class Decoder(NamedTuple):
                 f"the file has tiles of {largest.width}×{largest.height} px, more than the limit of {max_tile_px}²;"
                 " raise max_tile_px if you trust the file"
             )
-        return cls(model, header, data, grid, whole, [])
+        return cls(model, header, data, grid, synthesiser, whole, [])
 
     def unless_damaged(self, read: Callable[[], T], instead: T, tile: int | None = None) -> T:
         """What `read` returns; if its data is damaged, a note of that and `instead`, or CorruptError."""
@@ -204,7 +214,7 @@ class Decoder(NamedTuple):
             neighbour = held[tile]
             if neighbour is not None:
                 copy_overlap(neighbour, self.grid.tile(tile), y_hat, outer, LATENT_STRIDE)
-        x_hat = self.model.backend.synthesise(from_steps(y_hat), self.header.rate_point)[part.slices(outer)]
+        x_hat = self.synthesiser.synthesise(from_steps(y_hat), self.header.rate_point)[part.slices(outer)]
         if not self.header.colour:
             x_hat = x_hat.mean(axis=2, keepdims=True)
         levels = np.rint(np.clip(np.nan_to_num(x_hat), 0.0, 1.0) * np.float32(255.0))

@@ -15,6 +15,7 @@ from codec.network.config import ModelConfig
 from codec.network.model import YotoModel
 
 OUTER = ("g_a.lapped", "g_a.head", "g_a.tail", "g_s.head", "g_s.tail", "g_s.lapped")
+OPTIONAL = (".blocks.", ".coarse.", "realism.")  # what a stage may add, doing nothing at first
 SMALL = ("film", "condition_net", "_gain", "z_index", "lapped")  # matrices that are too small for Muon
 State = dict[str, Any]
 
@@ -56,7 +57,7 @@ def parameter_groups(model: nn.Module, muon: bool) -> tuple[list[list[str]], lis
 
 
 def load_weights(model: nn.Module, weights: State, where: str) -> None:
-    """Fill a network that may have more blocks than the file; those stay the identity.
+    """Fill a network that may have more blocks than the file, or a realism; those do nothing yet.
 
     Raises:
         ValueError: it is of another shape otherwise.
@@ -65,7 +66,7 @@ def load_weights(model: nn.Module, weights: State, where: str) -> None:
         missing, unexpected = model.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ValueError(f"{where} is of another shape: {error}") from error
-    if unexpected or any(".blocks." not in name and ".coarse." not in name for name in missing):
+    if unexpected or not all(any(part in name for part in OPTIONAL) for name in missing):
         raise ValueError(f"{where} has other layers: {', '.join([*missing, *unexpected])}")
 
 
@@ -74,12 +75,16 @@ def start_from(model: YotoModel, path: Path) -> None:
     load_weights(model, load(path)["ema"], str(path))
 
 
-def momenta(state: State) -> dict[str, State]:
-    """What the optimisers of a checkpoint remember, by the parameter's name."""
+def momenta(state: State, network: type[YotoModel] = YotoModel) -> dict[str, State]:
+    """What the optimisers of a checkpoint remember, by the parameter's name.
+
+    Args:
+        network: of which it is.
+    """
     config = state["config"]
     known = {f.name for f in dataclasses.fields(ModelConfig)}
     with torch.device("meta"):
-        model = YotoModel(ModelConfig(**{k: v for k, v in config["model"].items() if k in known}))
+        model = network(ModelConfig(**{k: v for k, v in config["model"].items() if k in known}))
     remembered: dict[str, State] = {}
     groups = parameter_groups(model, config.get("optimiser", "muon") == "muon")
     for names, saved in zip(groups, state["optimisers"], strict=False):

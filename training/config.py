@@ -35,6 +35,7 @@ class TrainConfig:
         ema: decay of the averaged weights, ramped up from 0.
         balance: each sample's loss is scaled by λ to this power.
         decoder_only: freeze everything before the bits, and train synthesis and prior on what the encoder sends.
+        realism: freeze everything, and train what the realism adds to the synthesis, see `training/realism.py`.
         synthetic_share: share of the crops that are drawn (text, charts, dithers …) rather than photographed.
         synthetic_limit: greatest loss of a drawn crop, some of which would cost a hundred times a photograph's 1 or 2.
         bfloat16: run the blocks in bfloat16; on CPUs without fast bfloat16 products float32 is the faster one.
@@ -59,6 +60,7 @@ class TrainConfig:
     ema: float = 0.998
     balance: float = -0.5
     decoder_only: bool = False
+    realism: bool = False
     synthetic_share: float = 0.0
     synthetic_limit: float = 1.0
     seed: int = 0
@@ -77,6 +79,8 @@ class TrainConfig:
             raise ValueError("batch, patch, final_patch and validate_every must be at least 1")
         if self.patch % 64 or self.final_patch % 64:
             raise ValueError(f"patches of {self.patch} and {self.final_patch} px; sides must be multiples of 64")
+        if self.decoder_only and self.realism:
+            raise ValueError("decoder_only and realism are two stages, one after the other")
         if self.steps < 0 or (not self.steps and self.minutes <= 0.0):
             raise ValueError(f"{self.steps} steps in {self.minutes} minutes are no training")
 

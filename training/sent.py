@@ -53,6 +53,11 @@ class SentModel(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> ModelOutput:
         """As `YotoModel.forward`, but with the bits of the symbols themselves."""
+        y_hat, y_bits, z_bits = self.send(x, condition)
+        return ModelOutput(self.model.transforms.synthesise(y_hat, condition), y_bits, z_bits)
+
+    def send(self, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y_hat as the decoder has it, and the bits of y's and z's symbols."""
         transforms, prior = self.model.transforms, self.model.prior
         with torch.no_grad():
             y = transforms.analyse(x, condition)
@@ -60,8 +65,7 @@ class SentModel(nn.Module):
         y, rdo_bits = self.choose(x, y, z_hat, condition)
         cond = transforms.condition_net(condition)
         y_hat, y_bits = self.coded(y, z_hat, condition, cond, rdo_bits)
-        z_bits = prior.z_bits(z_hat, cond, noise=False)
-        return ModelOutput(transforms.synthesise(y_hat, condition), y_bits, z_bits)
+        return y_hat, y_bits, prior.z_bits(z_hat, cond, noise=False)
 
     def coded(
         self, y: Tensor, z_hat: Tensor, condition: Tensor, cond: Tensor, rdo_bits: Tensor | float

@@ -23,10 +23,9 @@ from torch import Tensor
 
 from training import checkpoint, health
 from training.config import TrainConfig
-from training.data import CropSampler, find_images, validation_crops
+from training.data import HELD_OUT, CropSampler, find_images, validation_crops
 from training.trainer import Trainer, TrainingError
 
-HELD_OUT = 32  # every 32nd image is for validation
 LOG_EVERY = 50
 KEPT_OUTLIERS = 20  # batches that are kept to be looked at
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: no page is given back, for a step would fault in 26,000 again.

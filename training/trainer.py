@@ -22,8 +22,9 @@ from training.config import TrainConfig, differences
 from training.data import CropSampler
 from training.fused import accelerate
 from training.init import init_from_images
-from training.loss import ERROR, RATE, codec_objective
+from training.loss import ERROR, RATE, codec_objective, realism_objective
 from training.muon import Muon
+from training.realism import RealismModel
 from training.sent import SentModel, freeze_encoder
 
 VALIDATION_QUALITIES = (0.1, 0.5, 0.9)
@@ -72,6 +73,11 @@ def make_optimisers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     return optimisers
 
 
+def network(realism: bool) -> type[YotoModel]:
+    """What is trained."""
+    return RealismModel if realism else YotoModel
+
+
 def is_outer(name: str) -> bool:
     return any(part in name for part in checkpoint.OUTER)
 
@@ -92,8 +98,8 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.generator = torch.Generator().manual_seed(config.seed)
         config.model.validate()
-        self.objective = codec_objective(config.model, config.balance)
-        self.model = YotoModel(config.model)
+        self.objective = (realism_objective if config.realism else codec_objective)(config.model, config.balance)
+        self.model = network(config.realism)(config.model)
         if config.init_from:
             checkpoint.start_from(self.model, Path(config.init_from))
         elif start is None:
@@ -246,9 +252,9 @@ class Trainer:
     def begin_stage(self, state: State) -> None:
         """Take over a run under these settings; blocks that its network lacks start as the identity.
 
-        A decoder's stage keeps the encoder, so it starts from the averaged weights, which are what ships.
+        A stage that keeps the encoder starts from the averaged weights, which are what ships.
         """
-        if self.config.decoder_only:
+        if self.config.decoder_only or self.config.realism:
             state = {**state, "model": state["ema"]}
         self._take(state)
         self.stage_step, self.stage_seconds = self.step, self.seconds
@@ -261,7 +267,7 @@ class Trainer:
         for name, average in state["ema"].items():
             self.ema[name].copy_(average)
         names = {parameter: name for name, parameter in self.model.named_parameters()}
-        remembered = checkpoint.momenta(state)
+        remembered = checkpoint.momenta(state, network(state["config"].get("realism", False)))
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 for parameter in group["params"]:
@@ -287,7 +293,7 @@ class Trainer:
 
     def units(self, quality: float, count: int) -> Tensor:
         """Positions (count, K) of a quality, other coefficients in the middle."""
-        units = torch.full((count, self.config.model.num_coefficients), 0.5, device=self.device)
+        units = torch.full((count, len(self.objective.drawn)), 0.5, device=self.device)
         units[:, 0] = quality
         return units
 

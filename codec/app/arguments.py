@@ -23,17 +23,17 @@ ANY_PATH = click.Path(allow_dash=True)  # as text, since a final / means a folde
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 
 
-def parse_quality(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+def parse_share(_: click.Context, option: click.Parameter, text: str | None) -> float | None:
     """0 to 1, or a percentage."""
     if text is None:
         return None
     try:
-        quality = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
     except ValueError as error:
-        raise click.BadParameter(f"'{text}' is no quality such as 0.3 or 30%") from error
-    if not 0.0 <= quality <= 1.0:
+        raise click.BadParameter(f"'{text}' is no {option.name} such as 0.3 or 30%") from error
+    if not 0.0 <= share <= 1.0:
         raise click.BadParameter(f"{text} does not lie between 0 and 1, or 0% and 100%")
-    return quality
+    return share
 
 
 def parse_positive(_: click.Context, __: click.Parameter, value: float | None) -> float | None:
@@ -237,4 +237,4 @@ def rate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     help_text = "Keep every pixel, of 8 bits a channel, as it is; needs most bytes for photographs."
     wrapper = click.option("--lossless", is_flag=True, help=help_text)(wrapper)
     help_text = "0 (fewest bits) to 1, or a percentage.  [default: 0.5]"
-    return click.option("-q", "--quality", callback=parse_quality, help=help_text)(wrapper)
+    return click.option("-q", "--quality", callback=parse_share, help=help_text)(wrapper)

@@ -225,6 +225,9 @@ def resolve(
         UsageError: they do not go together.
         CodecError: a folder or pattern, and a file for the results; a second input where the output would be.
     """
+    for text in [*inputs, output or ""]:
+        if "://" in text:
+            raise UsageError(f"{text} is a URL; the library takes it, the command only what is piped to it, as -")
     paths, target = [Path(text) for text in inputs], None if output is None else Path(output)
     folder = _folder(paths, output)
     stands_for_many = [path for path in paths if path.is_dir() or is_pattern(path)]

@@ -229,6 +229,7 @@ class Decoding:
         partial: make the best of damaged files, whose header must be sound.
         max_pixels: refuse larger pictures.
         fit: shrink what is larger to this many px on the longer side.
+        realism: 0 for the least squared error, up to 1 for the structure that MS-SSIM sees.
     """
 
     load: Callable[[], Codec]
@@ -237,6 +238,7 @@ class Decoding:
     partial: bool = False
     max_pixels: int = DEFAULT_MAX_PIXELS
     fit: int | None = None
+    realism: float = 0.0
 
     @cached_property
     def codec(self) -> Codec:
@@ -273,11 +275,13 @@ class Decoding:
         damage = []
         if self.partial:
             image, found = self.codec.decode_partial(
-                given, region=self.region, max_pixels=self.max_pixels, progress=progress
+                given, region=self.region, realism=self.realism, max_pixels=self.max_pixels, progress=progress
             )
             damage = [_place(part.region) + part.reason for part in found]
         else:
-            image = self.codec.decode(given, region=self.region, max_pixels=self.max_pixels, progress=progress)
+            image = self.codec.decode(
+                given, region=self.region, realism=self.realism, max_pixels=self.max_pixels, progress=progress
+            )
         seconds = time.perf_counter() - start
         if self.fit:
             image.thumbnail((self.fit, self.fit))

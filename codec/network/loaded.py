@@ -47,6 +47,9 @@ class LoadedModel:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(f"{self.weights.path} is not a usable weights file: {reason}") from error
         self.prior = lru_cache(maxsize=16)(self._build_prior)
+        self._realistic = lru_cache(maxsize=2)(
+            lambda realism: start_backend(self.weights.with_realism(realism), device, backend)
+        )
         self._installed = lru_cache(maxsize=4)(lambda model_id: LoadedModel(None, device, backend, model_id))
 
     @property
@@ -71,6 +74,14 @@ class LoadedModel:
             return self._installed(model_id)
         except ModelMismatchError as error:
             raise ModelMismatchError(f"{error}; loaded are {self.id.hex()}") from error
+
+    def synthesiser(self, realism: float) -> Backend:
+        """What makes the pictures, faithful at 0, realistic at 1.
+
+        Raises:
+            WeightsError: the model has not learned it, and it is not 0.
+        """
+        return self._realistic(realism) if realism else self.backend
 
     def _build_prior(self, rate_point: int) -> IntegerPrior:
         """The frozen entropy model at a rate point."""

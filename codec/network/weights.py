@@ -1,8 +1,9 @@
 """Weights on disk: one safetensors file a model, named by what its decoder needs; never a pickle. Needs no torch.
 
-A model's id is the start of the SHA-256 of its config and of its decoder's tensors. An encoder that is trained on, or
-another model card, leaves it as it is. Every model that was ever shipped stays in `data/models`, so that its files
-decode for ever. Files of format 1, the first edition's, are named by the SHA-256 of the whole file.
+A model's id is the start of the SHA-256 of its config and of its decoder's tensors. An encoder that is trained on, a
+realism that is added, or another model card, leaves it as it is. Every model that was ever shipped stays in
+`data/models`, so that its files decode for ever. Files of format 1, the first edition's, are named by the SHA-256 of
+the whole file.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ SUFFIX = ".safetensors"
 DEFAULT_ID = bytes.fromhex("c1c17610be31")
 FLOATS = "transforms."  # prefix of the floating-point half
 ENCODER = tuple(FLOATS + part for part in ("g_a.", "h_a.", "encoder_gain."))  # what a decoder does not need
+REALISM = "realism."  # prefix of what a decoder may add to its synthesis; files do not depend on it
 # What reading a file that is not a weights file, or a damaged one, may raise.
 UNUSABLE = (
     safetensors.SafetensorError,
@@ -59,6 +61,8 @@ class Weights:
         integers: the frozen entropy model.
         card: how the weights came to be: data, steps, time, figures.
         path: of the file.
+        realism: what realism 1 adds to the tensors of the synthesis, by their names in `Transforms`; empty if the model
+            has not learned it.
     """
 
     model_id: bytes
@@ -69,6 +73,18 @@ class Weights:
     integers: Arrays
     card: dict[str, object]
     path: Path
+    realism: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def with_realism(self, share: float) -> Weights:
+        """The weights of a synthesis on the way, `share` of it, from faithful to realistic.
+
+        Raises:
+            WeightsError: the model has not learned it.
+        """
+        if not self.realism:
+            raise WeightsError(f"the weights {self.model_id.hex()} have no realism; decode with realism 0")
+        moved = {name: self.floats[name] + np.float32(share) * added for name, added in self.realism.items()}
+        return replace(self, floats=self.floats | moved)
 
 
 def available() -> list[bytes]:
@@ -120,17 +136,29 @@ def parse(data: bytes, path: Path) -> Weights:
     config.validate()
     if config.num_coefficients != 1:
         raise ValueError("a codec is conditioned on quality alone")
-    integers = {name: tensor for name, tensor in tensors.items() if not name.startswith(FLOATS)}
+    integers = {name: tensor for name, tensor in tensors.items() if not name.startswith((FLOATS, REALISM))}
     check_shapes(integers, config)
-    floats = {name.removeprefix(FLOATS): _finite(name, tensors[name]) for name in tensors.keys() - integers.keys()}
+    floats, realism = (
+        {name.removeprefix(prefix): _finite(name, value) for name, value in tensors.items() if name.startswith(prefix)}
+        for prefix in (FLOATS, REALISM)
+    )
+    check_realism(realism, floats)
     tables = SymbolTables(integers["tables.radii"], integers["tables.frequencies"])
     if first:
         floats = dict(first_edition_tensor(*item) for item in floats.items())
         sha256 = hashlib.sha256(data).hexdigest()
     else:
-        sha256 = digest(notes["config"], {k: v for k, v in tensors.items() if not k.startswith(ENCODER)})
+        sha256 = digest(notes["config"], {k: v for k, v in tensors.items() if not k.startswith((*ENCODER, REALISM))})
     model_id = bytes.fromhex(sha256)[:MODEL_ID_BYTES]
-    return Weights(model_id, sha256, config, floats, tables, integers, json.loads(notes.get("card", "{}")), path)
+    card = json.loads(notes.get("card", "{}"))
+    return Weights(model_id, sha256, config, floats, tables, integers, card, path, realism)
+
+
+def check_realism(realism: Arrays, floats: Arrays) -> None:
+    """ValueError unless it is nothing, or fits the synthesis tensor by tensor."""
+    shapes = {name: value.shape for name, value in floats.items() if name.startswith("g_s.")}
+    if realism and {name: value.shape for name, value in realism.items()} != shapes:
+        raise ValueError("its realism does not fit its synthesis")
 
 
 def first_edition_settings(settings: dict[str, Any]) -> dict[str, Any]:

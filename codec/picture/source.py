@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from typing import IO, Any, BinaryIO, TypeAlias, TypeGuard
@@ -20,7 +21,7 @@ def local_file(source: Source) -> str | os.PathLike[str] | BinaryIO:
     """A path on this machine as it is; else the bytes as a file in which one may go back.
 
     Raises:
-        CodecError: a URL for which fsspec, or what it needs, is not installed.
+        CodecError: a URL that its server refuses, or for which fsspec, or what it needs, is not installed.
         OSError: it cannot be read.
     """
     if isinstance(source, os.PathLike) or (isinstance(source, str) and "://" not in source):
@@ -51,5 +52,10 @@ def _fetch(url: str) -> bytes:
 
         with fsspec.open(url, "rb") as file:
             return bytes(file.read())
+    except FileNotFoundError as error:  # whose words are the URL alone
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from error
     except (ImportError, ValueError) as error:  # fsspec's words for a package that is missing and a scheme of no one's
         raise CodecError(f"{url} cannot be opened: {error}; pip install 'yoto-codec[remote]'") from error
+    except Exception as error:  # every protocol's client has its own
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise CodecError(f"{url} cannot be read: {reason}") from error
