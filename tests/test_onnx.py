@@ -24,7 +24,8 @@ from codec.network import loaded, weights
 from codec.network.config import ModelConfig
 from codec.network.onnx_backend import OnnxBackend, graph_path, has_graphs
 from codec.network.torch_backend import TorchBackend
-from tests.fuzz import MAX_PIXELS, mutate, samples
+from tests.forge import Corpus, samples
+from tests.fuzz import MAX_PIXELS
 from training import graphs
 from training.export import freeze
 
@@ -102,9 +103,9 @@ def test_damaged_files_get_the_same_verdict(weights_path, tmp_path):
     path = Path(shutil.copy(weights_path, tmp_path))
     graphs.write(path, TINY)
     onnx, torch_ = Codec(path, backend="onnx"), Codec(path, backend="torch")
-    files, decoded = samples(torch_), 0
+    corpus, decoded = Corpus(samples(torch_)), 0
     for i in range(1000):
-        data = mutate(np.random.default_rng([3, i]), files)
+        data = corpus.forge(np.random.default_rng([3, i]))[0]
         found, expected = verdict(onnx, data), verdict(torch_, data)
         if isinstance(expected, Image.Image) and isinstance(found, Image.Image):
             assert (found.size, found.mode) == (expected.size, expected.mode), f"input {i}"
