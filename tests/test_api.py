@@ -54,23 +54,27 @@ def rgba(height: int, width: int) -> np.ndarray:
 # Round trips.
 
 
-@pytest.mark.parametrize("tile_px", [64, 128, 1024])
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_any_size_decodes_to_the_picture(codec, height, width, tile_px):
-    image = picture(height, width)
-    data = codec.encode(image, 0.8, tile_px=tile_px)
-    header = unpack(data)
-    assert (header.width, header.height, header.tile_px) == (width, height, tile_px)
-    assert len(header.tiles) == -(-height // tile_px) * -(-width // tile_px)
-    decoded = codec.decode(data)
-    assert (decoded.size, decoded.mode) == ((width, height), "RGB")
-    assert psnr_db(np.asarray(decoded), image) > 24.0  # measured: 26 to 30; the tiny model has a sixth of the bands
+def test_any_size_decodes_to_the_picture(subtests, codec):
+    for tile_px in [64, 128, 1024]:
+        for height, width in SIZES:
+            with subtests.test(tile_px=tile_px, height=height, width=width):
+                image = picture(height, width)
+                data = codec.encode(image, 0.8, tile_px=tile_px)
+                header = unpack(data)
+                assert (header.width, header.height, header.tile_px) == (width, height, tile_px)
+                assert len(header.tiles) == -(-height // tile_px) * -(-width // tile_px)
+                decoded = codec.decode(data)
+                assert (decoded.size, decoded.mode) == ((width, height), "RGB")
+                assert (
+                    psnr_db(np.asarray(decoded), image) > 24.0
+                )  # measured: 26 to 30; the tiny model has a sixth of the bands
 
 
-@pytest.mark.parametrize("image", [np.zeros((70, 70, 3), np.uint8), np.full((70, 70, 3), 255, np.uint8)])
-def test_extreme_levels_do_not_wrap_around(codec, image):
-    decoded = np.asarray(codec.decode(codec.encode(image, 1.0))).astype(int)
-    assert np.abs(decoded - image).max() < 40
+def test_extreme_levels_do_not_wrap_around(subtests, codec):
+    for image in [np.zeros((70, 70, 3), np.uint8), np.full((70, 70, 3), 255, np.uint8)]:
+        with subtests.test(image=image):
+            decoded = np.asarray(codec.decode(codec.encode(image, 1.0))).astype(int)
+            assert np.abs(decoded - image).max() < 40
 
 
 def test_noise_that_no_table_expects_is_coded(codec):
@@ -144,10 +148,10 @@ def test_effort_lowers_the_lagrangian(codec, quality, channels):
     assert costs[2] < costs[0]
 
 
-@pytest.mark.parametrize("effort", [-1, 9])
-def test_rejects_effort_out_of_range(codec, effort):
-    with pytest.raises(ValueError, match="effort"):
-        codec.encode(picture(8, 8), effort=effort)
+def test_rejects_effort_out_of_range(subtests, codec):
+    for effort in [-1, 9]:
+        with subtests.test(effort=effort), pytest.raises(ValueError, match="effort"):
+            codec.encode(picture(8, 8), effort=effort)
 
 
 @pytest.mark.parametrize("tile_px", [64, 128, 192])
@@ -195,11 +199,12 @@ def test_more_quality_gives_more_bytes_and_a_better_picture(codec):
     assert psnr == sorted(psnr)
 
 
-@pytest.mark.parametrize(("quality", "integer"), [(0, 0), (0.0, 0), (0.25, 1024), (0.5, 2048), (1.0, 4096), (1, 4096)])
-def test_header_holds_the_quality(codec, quality, integer):
-    assert integer_quality(quality) == integer
-    header = unpack(codec.encode(picture(8, 8), quality))
-    assert (header.rate_point, header.quality) == (integer, integer / 4096)
+def test_header_holds_the_quality(subtests, codec):
+    for quality, integer in [(0, 0), (0.0, 0), (0.25, 1024), (0.5, 2048), (1.0, 4096), (1, 4096)]:
+        with subtests.test(quality=quality, integer=integer):
+            assert integer_quality(quality) == integer
+            header = unpack(codec.encode(picture(8, 8), quality))
+            assert (header.rate_point, header.quality) == (integer, integer / 4096)
 
 
 # Channels and metadata.
@@ -214,14 +219,15 @@ def test_grey_stays_grey(codec):
     assert psnr_db(np.asarray(decoded), np.asarray(image)) > 24.0
 
 
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-@pytest.mark.parametrize("quality", [0.0, 1.0])
-def test_alpha_is_lossless(codec, mode, quality):
-    image = Image.fromarray(rgba(65, 70)).convert(mode)
-    data = codec.encode(image, quality)
-    decoded = codec.decode(data)
-    assert unpack(data).mode == decoded.mode == mode
-    np.testing.assert_array_equal(np.asarray(decoded.getchannel("A")), np.asarray(image.getchannel("A")))
+def test_alpha_is_lossless(subtests, codec):
+    for mode in ["LA", "RGBA"]:
+        for quality in [0.0, 1.0]:
+            with subtests.test(mode=mode, quality=quality):
+                image = Image.fromarray(rgba(65, 70)).convert(mode)
+                data = codec.encode(image, quality)
+                decoded = codec.decode(data)
+                assert unpack(data).mode == decoded.mode == mode
+                np.testing.assert_array_equal(np.asarray(decoded.getchannel("A")), np.asarray(image.getchannel("A")))
 
 
 def test_alpha_does_not_change_the_colours(codec):
@@ -323,28 +329,28 @@ def test_more_pixels_than_the_limit_are_refused(codec):
         codec.decode(data, max_pixels=64 * 64 - 1)
 
 
-@pytest.mark.parametrize("quality", [-0.01, 1.01, float("nan"), float("inf")])
-def test_quality_out_of_range_is_the_callers_mistake(codec, quality):
-    with pytest.raises(ValueError, match="quality"):
-        codec.encode(picture(8, 8), quality)
+def test_quality_out_of_range_is_the_callers_mistake(subtests, codec):
+    for quality in [-0.01, 1.01, float("nan"), float("inf")]:
+        with subtests.test(quality=quality), pytest.raises(ValueError, match="quality"):
+            codec.encode(picture(8, 8), quality)
 
 
-@pytest.mark.parametrize("quality", ["0.5", None, [0.5]])
-def test_quality_of_another_type_is_the_callers_mistake(codec, quality):
-    with pytest.raises(TypeError):
-        codec.encode(picture(8, 8), quality)
+def test_quality_of_another_type_is_the_callers_mistake(subtests, codec):
+    for quality in ["0.5", None, [0.5]]:
+        with subtests.test(quality=quality), pytest.raises(TypeError):
+            codec.encode(picture(8, 8), quality)
 
 
-@pytest.mark.parametrize("tile_px", [0, -64, 1, 65, 64 * 256])
-def test_tile_size_out_of_range_is_the_callers_mistake(codec, tile_px):
-    with pytest.raises(ValueError, match="tile_px"):
-        codec.encode(picture(8, 8), tile_px=tile_px)
+def test_tile_size_out_of_range_is_the_callers_mistake(subtests, codec):
+    for tile_px in [0, -64, 1, 65, 64 * 256]:
+        with subtests.test(tile_px=tile_px), pytest.raises(ValueError, match="tile_px"):
+            codec.encode(picture(8, 8), tile_px=tile_px)
 
 
-@pytest.mark.parametrize("image", [None, 3, np.zeros((4, 4, 3), int)])
-def test_image_of_another_type_is_the_callers_mistake(codec, image):
-    with pytest.raises(TypeError):
-        codec.encode(image)
+def test_image_of_another_type_is_the_callers_mistake(subtests, codec):
+    for image in [None, 3, np.zeros((4, 4, 3), int)]:
+        with subtests.test(image=image), pytest.raises(TypeError):
+            codec.encode(image)
 
 
 # Weights.

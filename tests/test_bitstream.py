@@ -147,15 +147,15 @@ def test_writes_and_reads_the_bytes_of_version_2():
     assert sections == [ONE, FOUR, NOTHING, PLAIN]
 
 
-@pytest.mark.parametrize(("lossless", "kind"), [(True, "lossless"), (False, "plain")])
-def test_files_without_symbols_say_what_they_are(lossless, kind):
-    header = unpack(plain_file([NOTHING, NOTHING], [PLAIN, PLAIN], NO_MODEL, lossless=lossless))
-    assert (header.kind, header.lossless) == (kind, lossless)
+def test_files_without_symbols_say_what_they_are(subtests):
+    for lossless, kind in [(True, "lossless"), (False, "plain")]:
+        with subtests.test(lossless=lossless, kind=kind):
+            header = unpack(plain_file([NOTHING, NOTHING], [PLAIN, PLAIN], NO_MODEL, lossless=lossless))
+            assert (header.kind, header.lossless) == (kind, lossless)
 
 
-@pytest.mark.parametrize(
-    ("data", "match"),
-    [
+def test_rejects_contradictions_in_version_2(subtests):
+    for data, match in [
         (plain_file([ONE, NOTHING], [PLAIN, NOTHING]), "neither"),
         (plain_file([ONE, (b"", 5)], [PLAIN, PLAIN]), "checksum of what it does not have"),
         (plain_file([ONE, ONE], [PLAIN, (b"", 5)]), "checksum of what it does not have"),
@@ -165,19 +165,18 @@ def test_files_without_symbols_say_what_they_are(lossless, kind):
         (patched(FLAGS, "<B", 2 | 16, PLAIN_SAMPLE), "flags"),
         (patched(FLAGS, "<B", 2 | 128, PLAIN_SAMPLE), "flags"),
         (PLAIN_SAMPLE + b"?", "behind its end"),
-    ],
-)
-def test_rejects_contradictions_in_version_2(data, match):
-    with pytest.raises(CorruptError, match=match):
-        unpack(data)
+    ]:
+        with subtests.test(data=data, match=match), pytest.raises(CorruptError, match=match):
+            unpack(data)
 
 
-@pytest.mark.parametrize("bit", range(0, 8 * len(PLAIN_SAMPLE), 3))
-def test_rejects_every_flipped_bit_of_version_2(bit):
-    damaged = bytearray(PLAIN_SAMPLE)
-    damaged[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(CodecError):
-        read_all(bytes(damaged))
+def test_rejects_every_flipped_bit_of_version_2(subtests):
+    for bit in range(0, 8 * len(PLAIN_SAMPLE), 3):
+        with subtests.test(bit=bit):
+            damaged = bytearray(PLAIN_SAMPLE)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(CodecError):
+                read_all(bytes(damaged))
 
 
 def test_rejects_empty_data():
@@ -185,35 +184,35 @@ def test_rejects_empty_data():
         unpack(b"")
 
 
-@pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n", b"YYTO" + SAMPLE[4:], b"\x00", b"\xd9YT0"])
-def test_rejects_another_magic(data):
-    with pytest.raises(NotYotoError):
-        unpack(data)
+def test_rejects_another_magic(subtests):
+    for data in [b"\x89PNG\r\n\x1a\n", b"YYTO" + SAMPLE[4:], b"\x00", b"\xd9YT0"]:
+        with subtests.test(data=data), pytest.raises(NotYotoError):
+            unpack(data)
 
 
-@pytest.mark.parametrize("version", [0, 3, 255])
-def test_rejects_another_version(version):
-    with pytest.raises(UnsupportedVersionError, match=f"version {version}"):
-        unpack(patched(VERSION, "<B", version))
+def test_rejects_another_version(subtests):
+    for version in [0, 3, 255]:
+        with subtests.test(version=version), pytest.raises(UnsupportedVersionError, match=f"version {version}"):
+            unpack(patched(VERSION, "<B", version))
 
 
-@pytest.mark.parametrize("bit", range(3, 8))
-def test_rejects_reserved_flag(bit):
-    with pytest.raises(CorruptError, match="flags"):
-        unpack(patched(FLAGS, "<B", SAMPLE[FLAGS] | 1 << bit))
+def test_rejects_reserved_flag(subtests):
+    for bit in range(3, 8):
+        with subtests.test(bit=bit), pytest.raises(CorruptError, match="flags"):
+            unpack(patched(FLAGS, "<B", SAMPLE[FLAGS] | 1 << bit))
 
 
-@pytest.mark.parametrize("quality", [QUALITY_MAX + 1, 0xFFFF])
-def test_rejects_quality_out_of_range(quality):
-    with pytest.raises(CorruptError, match="quality"):
-        unpack(patched(QUALITY, "<H", quality))
+def test_rejects_quality_out_of_range(subtests):
+    for quality in [QUALITY_MAX + 1, 0xFFFF]:
+        with subtests.test(quality=quality), pytest.raises(CorruptError, match="quality"):
+            unpack(patched(QUALITY, "<H", quality))
 
 
-@pytest.mark.parametrize("side", [0, SIDE_MAX + 1, 0xFFFFFFFF])
-@pytest.mark.parametrize(("name", "offset"), [("width", WIDTH), ("height", HEIGHT)])
-def test_rejects_side_out_of_range(name, offset, side):
-    with pytest.raises(CorruptError, match=name):
-        unpack(patched(offset, "<I", side))
+def test_rejects_side_out_of_range(subtests):
+    for side in [0, SIDE_MAX + 1, 0xFFFFFFFF]:
+        for name, offset in [("width", WIDTH), ("height", HEIGHT)]:
+            with subtests.test(side=side, name=name, offset=offset), pytest.raises(CorruptError, match=name):
+                unpack(patched(offset, "<I", side))
 
 
 def test_rejects_tile_size_zero():
@@ -227,28 +226,29 @@ def test_rejects_more_pixels_than_the_limit():
         unpack(SAMPLE, max_pixels=320 * 192 - 1)
 
 
-@pytest.mark.parametrize(("max_pixels", "error"), [(256_000_000, ImageError), (1 << 60, TruncatedError)])
-def test_rejects_huge_claims_before_allocating(max_pixels, error):
-    huge = patched(TILE, "<B", 1, patched(HEIGHT, "<I", SIDE_MAX, patched(WIDTH, "<I", SIDE_MAX)))
-    tracemalloc.start()
-    try:
-        with pytest.raises(error):
-            unpack(huge, max_pixels)
-        assert tracemalloc.get_traced_memory()[1] < 100_000
-    finally:
-        tracemalloc.stop()
+def test_rejects_huge_claims_before_allocating(subtests):
+    for max_pixels, error in [(256_000_000, ImageError), (1 << 60, TruncatedError)]:
+        with subtests.test(max_pixels=max_pixels, error=error):
+            huge = patched(TILE, "<B", 1, patched(HEIGHT, "<I", SIDE_MAX, patched(WIDTH, "<I", SIDE_MAX)))
+            tracemalloc.start()
+            try:
+                with pytest.raises(error):
+                    unpack(huge, max_pixels)
+                assert tracemalloc.get_traced_memory()[1] < 100_000
+            finally:
+                tracemalloc.stop()
 
 
-@pytest.mark.parametrize("offset", [METADATA_LENGTH, ALPHA_LENGTH, TILE_LENGTH])
-def test_rejects_section_longer_than_the_file(offset):
-    with pytest.raises(TruncatedError):
-        unpack(patched(offset, "<I", 0xFFFFFFFF))
+def test_rejects_section_longer_than_the_file(subtests):
+    for offset in [METADATA_LENGTH, ALPHA_LENGTH, TILE_LENGTH]:
+        with subtests.test(offset=offset), pytest.raises(TruncatedError):
+            unpack(patched(offset, "<I", 0xFFFFFFFF))
 
 
-@pytest.mark.parametrize("length", range(1, len(SAMPLE)))
-def test_rejects_truncation_at_every_offset(length):
-    with pytest.raises(TruncatedError):
-        unpack(SAMPLE[:length])
+def test_rejects_truncation_at_every_offset(subtests):
+    for length in range(1, len(SAMPLE)):
+        with subtests.test(length=length), pytest.raises(TruncatedError):
+            unpack(SAMPLE[:length])
 
 
 def test_rejects_truncation_that_the_checksums_follow():
@@ -256,10 +256,10 @@ def test_rejects_truncation_that_the_checksums_follow():
         unpack(reseal(SAMPLE[:-1]))
 
 
-@pytest.mark.parametrize("extra", [b"\0", SAMPLE])
-def test_rejects_trailing_bytes(extra):
-    with pytest.raises(CorruptError, match="behind its end"):
-        unpack(SAMPLE + extra)
+def test_rejects_trailing_bytes(subtests):
+    for extra in [b"\0", SAMPLE]:
+        with subtests.test(extra=extra), pytest.raises(CorruptError, match="behind its end"):
+            unpack(SAMPLE + extra)
 
 
 def test_rejects_shorter_length_of_the_last_tile():
@@ -267,10 +267,10 @@ def test_rejects_shorter_length_of_the_last_tile():
         unpack(patched(TILE_LENGTH + 12, "<I", 3))
 
 
-@pytest.mark.parametrize(("offset", "name"), [(METADATA_LENGTH, "metadata"), (ALPHA_LENGTH, "alpha")])
-def test_rejects_empty_section(offset, name):
-    with pytest.raises(CorruptError, match=f"{name} section is empty"):
-        unpack(patched(offset, "<I", 0))
+def test_rejects_empty_section(subtests):
+    for offset, name in [(METADATA_LENGTH, "metadata"), (ALPHA_LENGTH, "alpha")]:
+        with subtests.test(offset=offset, name=name), pytest.raises(CorruptError, match=f"{name} section is empty"):
+            unpack(patched(offset, "<I", 0))
 
 
 def test_rejects_wrong_header_checksum():
@@ -278,32 +278,32 @@ def test_rejects_wrong_header_checksum():
         unpack(SAMPLE[:17] + b"?" + SAMPLE[18:])
 
 
-@pytest.mark.parametrize("position", range(len(SAMPLE) - 25, len(SAMPLE)))
-def test_rejects_wrong_section_checksum(position):
-    damaged = SAMPLE[:position] + bytes([SAMPLE[position] ^ 0xFF]) + SAMPLE[position + 1 :]
-    assert unpack(damaged) == unpack(SAMPLE)
-    with pytest.raises(CorruptError, match="checksum"):
-        read_all(damaged)
+def test_rejects_wrong_section_checksum(subtests):
+    for position in range(len(SAMPLE) - 25, len(SAMPLE)):
+        with subtests.test(position=position):
+            damaged = SAMPLE[:position] + bytes([SAMPLE[position] ^ 0xFF]) + SAMPLE[position + 1 :]
+            assert unpack(damaged) == unpack(SAMPLE)
+            with pytest.raises(CorruptError, match="checksum"):
+                read_all(damaged)
 
 
-@pytest.mark.parametrize("bit", range(8 * len(SAMPLE)))
-def test_rejects_every_flipped_bit(bit):
-    damaged = bytearray(SAMPLE)
-    damaged[bit // 8] ^= 1 << bit % 8
-    with pytest.raises(CodecError):
-        read_all(bytes(damaged))
+def test_rejects_every_flipped_bit(subtests):
+    for bit in range(8 * len(SAMPLE)):
+        with subtests.test(bit=bit):
+            damaged = bytearray(SAMPLE)
+            damaged[bit // 8] ^= 1 << bit % 8
+            with pytest.raises(CodecError):
+                read_all(bytes(damaged))
 
 
-@pytest.mark.parametrize(
-    ("block", "items"),
-    [
+def test_reads_metadata_items(subtests):
+    for block, items in [
         (b"\1\1\0\0\0i", Metadata(icc_profile=b"i")),
         (b"\2\2\0\0\0ex\3\1\0\0\0x", Metadata(exif=b"ex", xmp=b"x")),
         (b"\1\1\0\0\0i\2\1\0\0\0e\3\1\0\0\0x", Metadata(b"i", b"e", b"x")),
-    ],
-)
-def test_reads_metadata_items(block, items):
-    assert read_metadata(*grey_file(block)) == items
+    ]:
+        with subtests.test(block=block, items=items):
+            assert read_metadata(*grey_file(block)) == items
 
 
 def test_file_without_metadata_reads_as_empty():
@@ -312,9 +312,8 @@ def test_file_without_metadata_reads_as_empty():
     assert not metadata
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
+def test_rejects_metadata_item(subtests):
+    for block in [
         b"\0\1\0\0\0?",  # type 0
         b"\4\1\0\0\0?",  # type 4
         b"\1\0\0\0\0",  # no bytes
@@ -324,12 +323,11 @@ def test_file_without_metadata_reads_as_empty():
         b"\1\xff\xff\xff\xff?",
         b"\1\1\0\0\0i\2",  # item header cut short
         b"\1\1\0\0",
-    ],
-)
-def test_rejects_metadata_item(block):
-    header, data = grey_file(block)
-    with pytest.raises(CorruptError, match="metadata item"):
-        read_metadata(header, data)
+    ]:
+        with subtests.test(block=block):
+            header, data = grey_file(block)
+            with pytest.raises(CorruptError, match="metadata item"):
+                read_metadata(header, data)
 
 
 def test_alpha_is_lossless():
@@ -337,9 +335,8 @@ def test_alpha_is_lossless():
     assert read_alpha(*grey_file(alpha=pack_alpha(plane))) == plane
 
 
-@pytest.mark.parametrize(
-    "section",
-    [
+def test_rejects_alpha(subtests):
+    for section in [
         pack_alpha(bytes(5)),
         pack_alpha(bytes(7)),
         pack_alpha(bytes(10_000_000)),
@@ -348,18 +345,16 @@ def test_alpha_is_lossless():
         pack_alpha(bytes(6))[:-4] + b"\0\0\0\0",
         zlib.compress(bytes(6), wbits=-15),
         b"\0",
-    ],
-    ids=["short", "long", "bomb", "trailing", "cut", "adler", "raw", "garbage"],
-)
-def test_rejects_alpha(section):
-    header, data = grey_file(alpha=section)
-    tracemalloc.start()
-    try:
-        with pytest.raises(CorruptError, match="alpha"):
-            read_alpha(header, data)
-        assert tracemalloc.get_traced_memory()[1] < 200_000  # the bomb has not gone off
-    finally:
-        tracemalloc.stop()
+    ]:
+        with subtests.test(section=section):
+            header, data = grey_file(alpha=section)
+            tracemalloc.start()
+            try:
+                with pytest.raises(CorruptError, match="alpha"):
+                    read_alpha(header, data)
+                assert tracemalloc.get_traced_memory()[1] < 200_000  # the bomb has not gone off
+            finally:
+                tracemalloc.stop()
 
 
 def test_reading_alpha_that_is_not_there_is_the_callers_mistake():

@@ -53,13 +53,14 @@ def assert_round_trip(*stages: tuple[np.ndarray, np.ndarray]) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("row", CODED_ROWS)
-def test_every_row_codes_its_table_and_beyond(row):
-    radius = int(TABLES.radii[row])
-    inside = np.arange(-radius, radius + 1)
-    outside = [-MAX_SYMBOL, -radius - 2, -radius - 1, radius + 1, radius + 2, MAX_SYMBOL]
-    symbols = np.concatenate([inside, outside, inside[::-1]]).astype(np.int32)
-    assert_round_trip((symbols, np.full(len(symbols), row, np.int32)))
+def test_every_row_codes_its_table_and_beyond(subtests):
+    for row in CODED_ROWS:
+        with subtests.test(row=row):
+            radius = int(TABLES.radii[row])
+            inside = np.arange(-radius, radius + 1)
+            outside = [-MAX_SYMBOL, -radius - 2, -radius - 1, radius + 1, radius + 2, MAX_SYMBOL]
+            symbols = np.concatenate([inside, outside, inside[::-1]]).astype(np.int32)
+            assert_round_trip((symbols, np.full(len(symbols), row, np.int32)))
 
 
 def test_silent_rows_cost_nothing():
@@ -73,10 +74,11 @@ def test_no_symbols_are_one_byte():
     assert assert_round_trip((empty, empty)) == b"\0"
 
 
-@pytest.mark.parametrize("symbol", [0, 1, -1, 127, -MAX_SYMBOL, MAX_SYMBOL])
-@pytest.mark.parametrize("row", [CODED_ROWS[0], 30, 63])
-def test_one_symbol(row, symbol):
-    assert_round_trip((np.array([symbol], np.int32), np.array([row], np.int32)))
+def test_one_symbol(subtests):
+    for symbol in [0, 1, -1, 127, -MAX_SYMBOL, MAX_SYMBOL]:
+        for row in [CODED_ROWS[0], 30, 63]:
+            with subtests.test(symbol=symbol, row=row):
+                assert_round_trip((np.array([symbol], np.int32), np.array([row], np.int32)))
 
 
 def test_a_million_symbols():
@@ -102,19 +104,21 @@ def test_any_symbols_in_any_rows(pairs):
     assert_round_trip((symbols, indexes))
 
 
-@pytest.mark.parametrize("size", [1, 100, 10_000, 1_000_000])
-def test_payload_is_the_ideal_code_length(size):
-    symbols, indexes = gaussian_stage(size)
-    ideal = TABLES.bits(symbols, indexes).sum(dtype=float)
-    bits = 8 * len(encode_symbols([(symbols, indexes)], TABLES))
-    assert ideal <= bits <= 1.001 * ideal + 8 * 16
+def test_payload_is_the_ideal_code_length(subtests):
+    for size in [1, 100, 10_000, 1_000_000]:
+        with subtests.test(size=size):
+            symbols, indexes = gaussian_stage(size)
+            ideal = TABLES.bits(symbols, indexes).sum(dtype=float)
+            bits = 8 * len(encode_symbols([(symbols, indexes)], TABLES))
+            assert ideal <= bits <= 1.001 * ideal + 8 * 16
 
 
-@pytest.mark.parametrize("row", CODED_ROWS)
-def test_every_row_costs_its_ideal_code_length(row):
-    symbols, indexes = gaussian_stage(20_000, row, range(row, row + 1))
-    ideal = TABLES.bits(symbols, indexes).sum(dtype=float)
-    assert ideal <= 8 * len(encode_symbols([(symbols, indexes)], TABLES)) <= 1.001 * ideal + 8 * 16
+def test_every_row_costs_its_ideal_code_length(subtests):
+    for row in CODED_ROWS:
+        with subtests.test(row=row):
+            symbols, indexes = gaussian_stage(20_000, row, range(row, row + 1))
+            ideal = TABLES.bits(symbols, indexes).sum(dtype=float)
+            assert ideal <= 8 * len(encode_symbols([(symbols, indexes)], TABLES)) <= 1.001 * ideal + 8 * 16
 
 
 def test_ideal_code_length_counts_the_escapes():
@@ -126,33 +130,35 @@ def test_ideal_code_length_counts_the_escapes():
     assert TABLES.bits(symbols, indexes).sum() == pytest.approx(zero_bits + 2 * escape_bits + 8 * 4)
 
 
-@pytest.mark.parametrize("row", range(LAST_SILENT_ROW + 1))
-def test_refuses_what_it_would_not_write(row):
+def test_refuses_what_it_would_not_write(subtests):
     """A symbol that is not written must not be thought to be."""
-    with pytest.raises(ValueError, match="zero"):
-        encode_symbols([(np.array([0, -1], np.int32), np.array([10, row], np.int32))], TABLES)
+    for row in range(LAST_SILENT_ROW + 1):
+        with subtests.test(row=row), pytest.raises(ValueError, match="zero"):
+            encode_symbols([(np.array([0, -1], np.int32), np.array([10, row], np.int32))], TABLES)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_frequencies_are_those_of_a_gaussian(row):
-    deviation, radius = DEVIATIONS[row], TABLES.radii[row]
-    k = np.arange(-radius, radius + 1)
-    # From the near tail: cdf differences cancel on the far side.
-    inside = norm.sf((np.abs(k) - 0.5) / deviation) - norm.sf((np.abs(k) + 0.5) / deviation)
-    pmf = np.concatenate([[2.0 * norm.sf((radius + 0.5) / deviation)], inside])
-    spare = (1 << FREQUENCY_BITS) - len(pmf)  # every entry has one count for itself
-    assert np.abs(TABLES.rows[row] - 1 - spare * pmf).max() < 1.0 + 1e-6
+def test_frequencies_are_those_of_a_gaussian(subtests):
+    for row in ROWS:
+        with subtests.test(row=row):
+            deviation, radius = DEVIATIONS[row], TABLES.radii[row]
+            k = np.arange(-radius, radius + 1)
+            # From the near tail: cdf differences cancel on the far side.
+            inside = norm.sf((np.abs(k) - 0.5) / deviation) - norm.sf((np.abs(k) + 0.5) / deviation)
+            pmf = np.concatenate([[2.0 * norm.sf((radius + 0.5) / deviation)], inside])
+            spare = (1 << FREQUENCY_BITS) - len(pmf)  # every entry has one count for itself
+            assert np.abs(TABLES.rows[row] - 1 - spare * pmf).max() < 1.0 + 1e-6
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_table_is_nearly_as_short_as_the_gaussian(row):
+def test_table_is_nearly_as_short_as_the_gaussian(subtests):
     """Rounding the frequencies costs under 1 % of the entropy, and under 0.001 bit a symbol where that is small."""
-    slots = TABLES.rows[row] / 2.0**FREQUENCY_BITS
-    k = np.abs(np.arange(-TABLES.radii[row], TABLES.radii[row] + 1))
-    pmf = norm.sf((k - 0.5) / DEVIATIONS[row]) - norm.sf((k + 0.5) / DEVIATIONS[row])
-    entropy = -(pmf * np.log2(np.maximum(pmf, 1e-300))).sum()
-    crossed = -(pmf * np.log2(slots[1:])).sum()
-    assert crossed - entropy < max(0.01 * entropy, 0.001)
+    for row in ROWS:
+        with subtests.test(row=row):
+            slots = TABLES.rows[row] / 2.0**FREQUENCY_BITS
+            k = np.abs(np.arange(-TABLES.radii[row], TABLES.radii[row] + 1))
+            pmf = norm.sf((k - 0.5) / DEVIATIONS[row]) - norm.sf((k + 0.5) / DEVIATIONS[row])
+            entropy = -(pmf * np.log2(np.maximum(pmf, 1e-300))).sum()
+            crossed = -(pmf * np.log2(slots[1:])).sum()
+            assert crossed - entropy < max(0.01 * entropy, 0.001)
 
 
 def test_silent_rows_are_those_whose_zero_bin_holds_all_but_1e_4():
@@ -160,9 +166,8 @@ def test_silent_rows_are_those_whose_zero_bin_holds_all_but_1e_4():
     assert list(np.flatnonzero(outside < 1e-4)) == list(range(LAST_SILENT_ROW + 1))
 
 
-@pytest.mark.parametrize(
-    ("radii", "frequencies"),
-    [
+def test_rejects_tables_that_are_none(subtests):
+    for radii, frequencies in [
         ([1], [1, 1, 1, 65532]),  # one short
         ([1], [0, 1, 1, 65534]),  # a zero
         ([1], [65533, 1, 1]),  # too few entries
@@ -170,11 +175,9 @@ def test_silent_rows_are_those_whose_zero_bin_holds_all_but_1e_4():
         ([0], [65535, 1]),  # no symbol but zero
         ([-1], []),
         ([1] * 257, [65533, 1, 1, 1] * 257),  # more rows than a byte can name
-    ],
-)
-def test_rejects_tables_that_are_none(radii, frequencies):
-    with pytest.raises(ValueError, match="frequencies"):
-        SymbolTables(np.array(radii, np.int32), np.array(frequencies, np.int32))
+    ]:
+        with subtests.test(radii=radii, frequencies=frequencies), pytest.raises(ValueError, match="frequencies"):
+            SymbolTables(np.array(radii, np.int32), np.array(frequencies, np.int32))
 
 
 # Damage. `assert_survives` fails on anything but symbols or a CorruptError.
@@ -193,10 +196,10 @@ def assert_survives(data: bytes) -> None:
     assert np.abs(symbols).max() <= MAX_SYMBOL
 
 
-@pytest.mark.parametrize("length", range(len(STREAM)))
-def test_truncated_stream_is_corrupt(length):
-    with pytest.raises(CorruptError):
-        decode(STREAM[:length], [DAMAGED_INDEXES])
+def test_truncated_stream_is_corrupt(subtests):
+    for length in range(len(STREAM)):
+        with subtests.test(length=length), pytest.raises(CorruptError):
+            decode(STREAM[:length], [DAMAGED_INDEXES])
 
 
 def test_flipped_bits_are_survived():
@@ -222,9 +225,8 @@ def test_other_rows_are_survived(seed):
         pass
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
+def test_rejects_malformed_stream(subtests):
+    for data in [
         b"",
         b"\x80",  # the length does not end
         b"\xff\xff\xff\xff\xff\xff",  # nor within five bytes
@@ -234,12 +236,9 @@ def test_other_rows_are_survived(seed):
         b"\x00\x01\x02\x03",  # no whole words
         b"\x00" + bytes(4),  # the last word is zero
         b"\x00\x01\x00\x00\x00\x00\x00\x00\x00",
-    ],
-    ids=bytes.hex,
-)
-def test_rejects_malformed_stream(data):
-    with pytest.raises(CorruptError):
-        decode(data, [np.zeros(0, np.int32)])
+    ]:
+        with subtests.test(data=data), pytest.raises(CorruptError):
+            decode(data, [np.zeros(0, np.int32)])
 
 
 def test_rejects_words_left_over():
@@ -264,7 +263,7 @@ def test_rejects_escape_beyond_the_range(symbol, monkeypatch):
         decode(data, [np.array([10], np.int32)])
 
 
-@pytest.mark.parametrize("count", [6, 10, 1000])
-def test_rejects_a_number_of_more_than_five_bytes(count):
-    with pytest.raises(CorruptError, match="does not end"):
-        SymbolDecoder(b"\x80" * (count - 1) + b"\x00", TABLES)
+def test_rejects_a_number_of_more_than_five_bytes(subtests):
+    for count in [6, 10, 1000]:
+        with subtests.test(count=count), pytest.raises(CorruptError, match="does not end"):
+            SymbolDecoder(b"\x80" * (count - 1) + b"\x00", TABLES)

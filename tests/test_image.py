@@ -51,15 +51,16 @@ def exif(**tags: object) -> Image.Exif:
     return block
 
 
-@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3)])
-def test_coded_modes_pass_unchanged(mode, channels):
-    image = pil(mode)
-    planes = to_planes(image)
-    assert planes.colour.shape == (5, 7, channels)
-    assert (planes.alpha is not None) == mode.endswith("A")
-    result = to_pil(planes)
-    assert result.mode == mode
-    np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
+def test_coded_modes_pass_unchanged(subtests):
+    for mode, channels in [("L", 1), ("LA", 1), ("RGB", 3), ("RGBA", 3)]:
+        with subtests.test(mode=mode, channels=channels):
+            image = pil(mode)
+            planes = to_planes(image)
+            assert planes.colour.shape == (5, 7, channels)
+            assert (planes.alpha is not None) == mode.endswith("A")
+            result = to_pil(planes)
+            assert result.mode == mode
+            np.testing.assert_array_equal(np.asarray(result), np.asarray(image))
 
 
 CONVERTED = {
@@ -76,13 +77,14 @@ CONVERTED = {
 }
 
 
-@pytest.mark.parametrize(("mode", "target"), CONVERTED.items())
-def test_other_8_bit_modes_are_converted(mode, target):
-    image = pil("LA" if mode == "La" else "RGB" if mode in ("HSV", "LAB") else "RGBA").convert(mode)
-    result = to_pil(to_planes(image))
-    assert result.mode == target
-    error = np.asarray(result).astype(int) - np.asarray(image.convert(target))
-    assert np.abs(error).max() <= (mode == "LAB")  # which has a profile, that rounds in its own way
+def test_other_8_bit_modes_are_converted(subtests):
+    for mode, target in CONVERTED.items():
+        with subtests.test(mode=mode, target=target):
+            image = pil("LA" if mode == "La" else "RGB" if mode in ("HSV", "LAB") else "RGBA").convert(mode)
+            result = to_pil(to_planes(image))
+            assert result.mode == target
+            error = np.asarray(result).astype(int) - np.asarray(image.convert(target))
+            assert np.abs(error).max() <= (mode == "LAB")  # which has a profile, that rounds in its own way
 
 
 def test_opaque_palette_becomes_rgb():
@@ -108,23 +110,27 @@ def deep(mode: str, values: list[float]) -> Image.Image:
     return image
 
 
-@pytest.mark.parametrize("mode", DEEP)
-def test_deep_modes_are_refused_with_their_range(mode):
-    with pytest.raises(ImageError, match=rf"mode {mode}, values from 3 to 4012, .* --levels LOW:HIGH"):
-        to_planes(deep(mode, [4012, 3, 7]))
+def test_deep_modes_are_refused_with_their_range(subtests):
+    for mode in DEEP:
+        with (
+            subtests.test(mode=mode),
+            pytest.raises(ImageError, match=rf"mode {mode}, values from 3 to 4012, .* --levels LOW:HIGH"),
+        ):
+            to_planes(deep(mode, [4012, 3, 7]))
 
 
-@pytest.mark.parametrize("mode", DEEP)
-def test_levels_scale_deep_images(mode):
-    image = scale_levels(deep(mode, [0, 1000, 4000]), 0, 4000)
-    assert image.mode == "L"
-    assert np.asarray(image).tolist() == [[0, 64, 255]]
+def test_levels_scale_deep_images(subtests):
+    for mode in DEEP:
+        with subtests.test(mode=mode):
+            image = scale_levels(deep(mode, [0, 1000, 4000]), 0, 4000)
+            assert image.mode == "L"
+            assert np.asarray(image).tolist() == [[0, 64, 255]]
 
 
-@pytest.mark.parametrize("levels", [(1, 4000), (0, 3999)])
-def test_levels_never_clip(levels):
-    with pytest.raises(ImageError, match="from 0 to 4000, outside the levels"):
-        scale_levels(deep("I;16", [0, 1000, 4000]), *levels)
+def test_levels_never_clip(subtests):
+    for levels in [(1, 4000), (0, 3999)]:
+        with subtests.test(levels=levels), pytest.raises(ImageError, match="from 0 to 4000, outside the levels"):
+            scale_levels(deep("I;16", [0, 1000, 4000]), *levels)
 
 
 def test_not_a_number_is_outside_every_range():
@@ -132,10 +138,10 @@ def test_not_a_number_is_outside_every_range():
         scale_levels(deep("F", [0.0, float("nan")]), 0, 1)
 
 
-@pytest.mark.parametrize("levels", [(1, 1), (2, 1), (float("nan"), 1)])
-def test_levels_in_the_wrong_order_are_the_callers_mistake(levels):
-    with pytest.raises(ValueError, match="below"):
-        scale_levels(deep("I", [1, 2]), *levels)
+def test_levels_in_the_wrong_order_are_the_callers_mistake(subtests):
+    for levels in [(1, 1), (2, 1), (float("nan"), 1)]:
+        with subtests.test(levels=levels), pytest.raises(ValueError, match="below"):
+            scale_levels(deep("I", [1, 2]), *levels)
 
 
 def test_levels_are_for_deep_images():
@@ -143,13 +149,14 @@ def test_levels_are_for_deep_images():
         scale_levels(pil("RGB"), 0, 255)
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_scaled_image_is_upright_and_keeps_its_metadata(form):
-    buffer = io.BytesIO()
-    deep("I;16", [0, 65535, 257]).save(buffer, form, exif=exif(orientation=6, description="kept"))
-    image = scale_levels(open_image(io.BytesIO(buffer.getvalue())), *SIXTEEN_BITS)
-    assert np.asarray(image).tolist() == [[0], [255], [1]]
-    assert loaded(image.info["exif"])[DESCRIPTION] == "kept"
+def test_scaled_image_is_upright_and_keeps_its_metadata(subtests):
+    for form in ["PNG", "TIFF"]:
+        with subtests.test(form=form):
+            buffer = io.BytesIO()
+            deep("I;16", [0, 65535, 257]).save(buffer, form, exif=exif(orientation=6, description="kept"))
+            image = scale_levels(open_image(io.BytesIO(buffer.getvalue())), *SIXTEEN_BITS)
+            assert np.asarray(image).tolist() == [[0], [255], [1]]
+            assert loaded(image.info["exif"])[DESCRIPTION] == "kept"
 
 
 def png_16(values: list[int]) -> bytes:
@@ -169,16 +176,17 @@ def ppm_16(values: list[int]) -> bytes:
     return b"P6 %d 1 65535\n" % (len(values) // 3) + struct.pack(f">{len(values)}H", *values)
 
 
-@pytest.mark.parametrize("make", [png_16, ppm_16])
-def test_16_bit_colour_is_coded_only_if_asked_for(make):
-    data = make([0, 0x1234, 0xFFFF, 257, 514, 0xFF00])
-    with pytest.raises(ImageError, match=r"16 bits a channel.*--levels 0:65535"):
-        open_image(io.BytesIO(data))
-    with pytest.raises(ImageError, match="16 bits a channel"):
-        open_image(io.BytesIO(data), levels=(0, 4095))
-    image = open_image(io.BytesIO(data), levels=SIXTEEN_BITS)
-    assert image.mode == "RGB"
-    assert np.abs(np.asarray(image).astype(int).ravel() - [0, 0x12, 0xFF, 1, 2, 0xFE]).max() <= 1
+def test_16_bit_colour_is_coded_only_if_asked_for(subtests):
+    for make in [png_16, ppm_16]:
+        with subtests.test(make=make):
+            data = make([0, 0x1234, 0xFFFF, 257, 514, 0xFF00])
+            with pytest.raises(ImageError, match=r"16 bits a channel.*--levels 0:65535"):
+                open_image(io.BytesIO(data))
+            with pytest.raises(ImageError, match="16 bits a channel"):
+                open_image(io.BytesIO(data), levels=(0, 4095))
+            image = open_image(io.BytesIO(data), levels=SIXTEEN_BITS)
+            assert image.mode == "RGB"
+            assert np.abs(np.asarray(image).astype(int).ravel() - [0, 0x12, 0xFF, 1, 2, 0xFE]).max() <= 1
 
 
 def test_levels_leave_8_bit_files_alone():
@@ -215,13 +223,14 @@ def test_transparent_palette_entry_becomes_alpha():
     assert planes.alpha.tolist() == [[255, 0]]
 
 
-@pytest.mark.parametrize(("mode", "transparent"), [("1", 0), ("L", 7), ("RGB", (7, 8, 9))])
-def test_transparent_colour_becomes_alpha(mode, transparent):
-    image = Image.new(mode, (2, 1), 1 if mode == "1" else 0)
-    image.putpixel((1, 0), transparent)
-    planes = to_planes(saved(image, transparency=transparent))
-    assert planes.alpha.tolist() == [[255, 0]]
-    assert to_pil(planes).mode == mode.replace("1", "L") + "A"
+def test_transparent_colour_becomes_alpha(subtests):
+    for mode, transparent in [("1", 0), ("L", 7), ("RGB", (7, 8, 9))]:
+        with subtests.test(mode=mode, transparent=transparent):
+            image = Image.new(mode, (2, 1), 1 if mode == "1" else 0)
+            image.putpixel((1, 0), transparent)
+            planes = to_planes(saved(image, transparency=transparent))
+            assert planes.alpha.tolist() == [[255, 0]]
+            assert to_pil(planes).mode == mode.replace("1", "L") + "A"
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
@@ -266,14 +275,15 @@ PNG_XMP = PngImagePlugin.PngInfo()  # Pillow's PNG writer takes no other
 PNG_XMP.add_itxt("XML:com.adobe.xmp", (XMP % 1).decode())
 
 
-@pytest.mark.parametrize(("form", "options"), [("PNG", {"pnginfo": PNG_XMP}), ("JPEG", {}), ("WEBP", {})])
-def test_metadata_is_kept(form, options):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    blocks = {"icc_profile": profile, "exif": exif(description="kept").tobytes(), "xmp": XMP % 1}
-    planes = to_planes(saved(pil("RGB"), form, **blocks, **options))
-    assert planes.metadata.icc_profile == profile
-    assert planes.metadata.xmp == XMP % 1
-    assert loaded(planes.metadata.exif)[DESCRIPTION] == "kept"
+def test_metadata_is_kept(subtests):
+    for form, options in [("PNG", {"pnginfo": PNG_XMP}), ("JPEG", {}), ("WEBP", {})]:
+        with subtests.test(form=form, options=options):
+            profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+            blocks = {"icc_profile": profile, "exif": exif(description="kept").tobytes(), "xmp": XMP % 1}
+            planes = to_planes(saved(pil("RGB"), form, **blocks, **options))
+            assert planes.metadata.icc_profile == profile
+            assert planes.metadata.xmp == XMP % 1
+            assert loaded(planes.metadata.exif)[DESCRIPTION] == "kept"
 
 
 def test_exif_of_tiff_is_kept_without_the_tags_of_its_layout():
@@ -351,42 +361,48 @@ def test_what_is_not_kept_is_named():
     assert to_planes(saved(pil("RGB"), "JPEG", dpi=(72, 72))).notes == ()
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-@pytest.mark.parametrize("block", [b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03" * 9, b"\0"])
-def test_damaged_exif_is_kept_as_it_is_and_turns_nothing(form, block):
-    planes = to_planes(saved(pil("RGB"), form, exif=b"Exif\0\0" + block))
-    assert planes.colour.shape == (5, 7, 3)
-    assert planes.metadata.exif.endswith(block)
+def test_damaged_exif_is_kept_as_it_is_and_turns_nothing(subtests):
+    for form in ["PNG", "JPEG", "WEBP"]:
+        for block in [b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff" + b"\x01\x12\0\x03" * 9, b"\0"]:
+            with subtests.test(form=form, block=block):
+                planes = to_planes(saved(pil("RGB"), form, exif=b"Exif\0\0" + block))
+                assert planes.colour.shape == (5, 7, 3)
+                assert planes.metadata.exif.endswith(block)
 
 
-@pytest.mark.parametrize("channels", [0, 1, 3, 4])
-def test_takes_uint8_arrays(channels):
-    array = np.random.default_rng(0).integers(0, 256, (5, 7, channels) if channels else (5, 7), dtype=np.uint8)
-    planes = to_planes(array)
-    np.testing.assert_array_equal(planes.colour, array.reshape(5, 7, -1)[:, :, :3])
-    assert (planes.alpha is not None) == (channels == 4)
-    if channels == 4:
-        np.testing.assert_array_equal(planes.alpha, array[:, :, 3])
+def test_takes_uint8_arrays(subtests):
+    for channels in [0, 1, 3, 4]:
+        with subtests.test(channels=channels):
+            array = np.random.default_rng(0).integers(0, 256, (5, 7, channels) if channels else (5, 7), dtype=np.uint8)
+            planes = to_planes(array)
+            np.testing.assert_array_equal(planes.colour, array.reshape(5, 7, -1)[:, :, :3])
+            assert (planes.alpha is not None) == (channels == 4)
+            if channels == 4:
+                np.testing.assert_array_equal(planes.alpha, array[:, :, 3])
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64, torch.bfloat16])
-def test_takes_tensors(channels, dtype):
-    levels = torch.tensor([0, 1, 64, 127, 200, 255], dtype=torch.uint8).reshape(1, 2, 3).expand(channels, -1, -1)
-    tensor = levels if dtype == torch.uint8 else (levels.to(torch.float64) / 255.0).to(dtype)
-    planes = to_planes(tensor)
-    assert planes.colour.dtype == np.uint8
-    error = planes.colour[:, :, 0].astype(int) - levels[0].numpy()
-    assert np.abs(error).max() <= (1 if dtype == torch.bfloat16 else 0)
-    assert (planes.alpha is not None) == (channels == 4)
+def test_takes_tensors(subtests):
+    for channels in [1, 3, 4]:
+        for dtype in [torch.uint8, torch.float32, torch.float64, torch.bfloat16]:
+            with subtests.test(channels=channels, dtype=dtype):
+                levels = (
+                    torch.tensor([0, 1, 64, 127, 200, 255], dtype=torch.uint8).reshape(1, 2, 3).expand(channels, -1, -1)
+                )
+                tensor = levels if dtype == torch.uint8 else (levels.to(torch.float64) / 255.0).to(dtype)
+                planes = to_planes(tensor)
+                assert planes.colour.dtype == np.uint8
+                error = planes.colour[:, :, 0].astype(int) - levels[0].numpy()
+                assert np.abs(error).max() <= (1 if dtype == torch.bfloat16 else 0)
+                assert (planes.alpha is not None) == (channels == 4)
 
 
-@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), -float("inf")])
-def test_floating_point_beyond_its_range_is_refused_not_clipped(value):
-    values = torch.tensor([0.5, value, 0.5]).reshape(3, 1, 1)
-    for image in (values, values.permute(1, 2, 0).numpy(), values.double(), values.half()):
-        with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
-            to_planes(image)
+def test_floating_point_beyond_its_range_is_refused_not_clipped(subtests):
+    for value in [-0.01, 1.01, float("nan"), float("inf"), -float("inf")]:
+        with subtests.test(value=value):
+            values = torch.tensor([0.5, value, 0.5]).reshape(3, 1, 1)
+            for image in (values, values.permute(1, 2, 0).numpy(), values.double(), values.half()):
+                with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+                    to_planes(image)
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (2, 3, 3), (2, 3, 4)])
@@ -409,70 +425,69 @@ def test_tensor_that_needs_a_gradient_is_taken():
     assert to_planes(torch.ones(3, 2, 2, requires_grad=True)).colour.min() == 255
 
 
-@pytest.mark.parametrize("dtype", [np.complex64, np.int8, np.uint16, np.int64, bool])
-def test_arrays_of_another_type_are_the_callers_mistake(dtype):
-    with pytest.raises(TypeError, match="uint8"):
-        to_planes(np.zeros((4, 4, 3), dtype))
+def test_arrays_of_another_type_are_the_callers_mistake(subtests):
+    for dtype in [np.complex64, np.int8, np.uint16, np.int64, bool]:
+        with subtests.test(dtype=dtype), pytest.raises(TypeError, match="uint8"):
+            to_planes(np.zeros((4, 4, 3), dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool, torch.int8])
-def test_tensors_of_another_type_are_the_callers_mistake(dtype):
-    with pytest.raises(TypeError, match="uint8"):
-        to_planes(torch.zeros(3, 4, 4, dtype=dtype))
+def test_tensors_of_another_type_are_the_callers_mistake(subtests):
+    for dtype in [torch.int16, torch.int64, torch.bool, torch.int8]:
+        with subtests.test(dtype=dtype), pytest.raises(TypeError, match="uint8"):
+            to_planes(torch.zeros(3, 4, 4, dtype=dtype))
 
 
-@pytest.mark.parametrize("value", [None, "image.png", b"bytes", [[0]], 3])
-def test_other_objects_are_the_callers_mistake(value):
-    with pytest.raises(TypeError, match="PIL image"):
-        to_planes(value)
+def test_other_objects_are_the_callers_mistake(subtests):
+    for value in [None, "image.png", b"bytes", [[0]], 3]:
+        with subtests.test(value=value), pytest.raises(TypeError, match="PIL image"):
+            to_planes(value)
 
 
-@pytest.mark.parametrize(
-    "array",
-    [np.zeros((), np.uint8), np.zeros(3, np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((1, 4, 4, 3), np.uint8)],
-)
-def test_arrays_of_another_shape_are_the_callers_mistake(array):
-    with pytest.raises(ValueError, match="shape"):
-        to_planes(array)
+def test_arrays_of_another_shape_are_the_callers_mistake(subtests):
+    for array in [
+        np.zeros((), np.uint8),
+        np.zeros(3, np.uint8),
+        np.zeros((4, 4, 2), np.uint8),
+        np.zeros((1, 4, 4, 3), np.uint8),
+    ]:
+        with subtests.test(array=array), pytest.raises(ValueError, match="shape"):
+            to_planes(array)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (2, 4, 4), (1, 3, 4, 4)])
-def test_tensors_of_another_shape_are_the_callers_mistake(shape):
-    with pytest.raises(ValueError, match="shape"):
-        to_planes(torch.zeros(shape))
+def test_tensors_of_another_shape_are_the_callers_mistake(subtests):
+    for shape in [(4, 4), (2, 4, 4), (1, 3, 4, 4)]:
+        with subtests.test(shape=shape), pytest.raises(ValueError, match="shape"):
+            to_planes(torch.zeros(shape))
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
+def test_images_that_are_empty_or_too_large_are_refused(subtests):
+    for image in [
         np.zeros((0, 4, 3), np.uint8),
         np.zeros((4, 0), np.uint8),
         np.broadcast_to(np.uint8(0), (1, (1 << 24) + 1, 3)),
         torch.zeros(3, 0, 4),
         Image.new("RGB", (0, 4)),
-    ],
-    ids=["no rows", "no columns", "too wide", "tensor", "PIL"],
-)
-def test_images_that_are_empty_or_too_large_are_refused(image):
-    with pytest.raises(ImageError, match="px"):
-        to_planes(image)
+    ]:
+        with subtests.test(image=image), pytest.raises(ImageError, match="px"):
+            to_planes(image)
 
 
 # Files.
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(20)])
-def test_file_that_is_no_image_is_an_image_error(data):
-    with pytest.raises(ImageError):
-        open_image(io.BytesIO(data))
+def test_file_that_is_no_image_is_an_image_error(subtests):
+    for data in [b"", b"no image", b"\x89PNG\r\n\x1a\n" + bytes(20)]:
+        with subtests.test(data=data), pytest.raises(ImageError):
+            open_image(io.BytesIO(data))
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "TIFF"])
-def test_image_cut_short_is_an_image_error(form):
-    buffer = io.BytesIO()
-    pil("RGB", 64, 64).save(buffer, form)
-    with pytest.raises(ImageError, match=r"damaged|not an image"):
-        open_image(io.BytesIO(buffer.getvalue()[: len(buffer.getvalue()) // 2]))
+def test_image_cut_short_is_an_image_error(subtests):
+    for form in ["PNG", "JPEG", "GIF", "TIFF"]:
+        with subtests.test(form=form):
+            buffer = io.BytesIO()
+            pil("RGB", 64, 64).save(buffer, form)
+            with pytest.raises(ImageError, match=r"damaged|not an image"):
+                open_image(io.BytesIO(buffer.getvalue()[: len(buffer.getvalue()) // 2]))
 
 
 def test_missing_file_is_an_os_error(tmp_path):
@@ -483,44 +498,47 @@ def test_missing_file_is_an_os_error(tmp_path):
 FORMATS = {".png": "PNG", ".tif": "TIFF", ".webp": "WEBP", ".jpg": "JPEG", ".avif": "AVIF", ".bmp": "BMP"}
 
 
-@pytest.mark.parametrize("suffix", [*FORMATS, ".PNG"])
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_suffix_chooses_the_format(mode, suffix):
-    image = open_image(io.BytesIO(save_image(pil(mode), suffix)))
-    assert image.format == FORMATS[suffix.lower()]
-    assert image.size == (7, 5)
+def test_suffix_chooses_the_format(subtests):
+    for suffix in [*FORMATS, ".PNG"]:
+        for mode in ["L", "RGB"]:
+            with subtests.test(suffix=suffix, mode=mode):
+                image = open_image(io.BytesIO(save_image(pil(mode), suffix)))
+                assert image.format == FORMATS[suffix.lower()]
+                assert image.size == (7, 5)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tiff", ".webp", ".avif", ".jp2", ".tga"])
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_alpha_is_written_where_there_is_room(mode, suffix):
-    image = open_image(io.BytesIO(save_image(pil(mode), suffix))).convert("RGBA")
-    error = np.asarray(image)[:, :, 3].astype(int) - np.asarray(pil(mode))[:, :, -1]
-    assert np.abs(error).max() <= (6 if suffix == ".avif" else 0)
+def test_alpha_is_written_where_there_is_room(subtests):
+    for suffix in [".png", ".tiff", ".webp", ".avif", ".jp2", ".tga"]:
+        for mode in ["LA", "RGBA"]:
+            with subtests.test(suffix=suffix, mode=mode):
+                image = open_image(io.BytesIO(save_image(pil(mode), suffix))).convert("RGBA")
+                error = np.asarray(image)[:, :, 3].astype(int) - np.asarray(pil(mode))[:, :, -1]
+                assert np.abs(error).max() <= (6 if suffix == ".avif" else 0)
 
 
-@pytest.mark.parametrize(
-    ("mode", "suffix"),
-    [
+def test_what_cannot_be_written_is_an_image_error(subtests):
+    for mode, suffix in [
         ("RGB", ""),
         ("RGB", ".svg"),
         ("RGB", ".ico"),
         *((m, s) for m in ("LA", "RGBA") for s in (".jpg", ".bmp", ".ppm")),
-    ],
-)
-def test_what_cannot_be_written_is_an_image_error(mode, suffix):
-    with pytest.raises(ImageError, match=r"^[^\n]*cannot be written[^\n]*use \.png$"):
-        save_image(pil(mode), suffix)
+    ]:
+        with (
+            subtests.test(mode=mode, suffix=suffix),
+            pytest.raises(ImageError, match=r"^[^\n]*cannot be written[^\n]*use \.png$"),
+        ):
+            save_image(pil(mode), suffix)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg", ".tif", ".avif"])
-def test_saved_file_carries_the_metadata(suffix):
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    metadata = Metadata(profile, exif(description="kept").tobytes(), XMP % 1)
-    image = open_image(io.BytesIO(save_image(to_pil(Planes(picture(4, 4), None, metadata)), suffix)))
-    kept = to_planes(image).metadata
-    assert (kept.icc_profile, kept.xmp) == (metadata.icc_profile, metadata.xmp)
-    assert loaded(kept.exif)[DESCRIPTION] == "kept"
+def test_saved_file_carries_the_metadata(subtests):
+    for suffix in [".png", ".webp", ".jpg", ".tif", ".avif"]:
+        with subtests.test(suffix=suffix):
+            profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+            metadata = Metadata(profile, exif(description="kept").tobytes(), XMP % 1)
+            image = open_image(io.BytesIO(save_image(to_pil(Planes(picture(4, 4), None, metadata)), suffix)))
+            kept = to_planes(image).metadata
+            assert (kept.icc_profile, kept.xmp) == (metadata.icc_profile, metadata.xmp)
+            assert loaded(kept.exif)[DESCRIPTION] == "kept"
 
 
 def test_readable_suffixes_are_those_of_pictures():

@@ -33,7 +33,7 @@ ACCUMULATOR_LIMIT = 2**24
 
 class Result(NamedTuple):
     means: list[np.ndarray]
-    rows: list[np.ndarray]
+    indexes: list[np.ndarray]
     y_hat: np.ndarray
 
 
@@ -92,7 +92,7 @@ def magnitude(y: np.ndarray) -> np.ndarray:
 
 
 def reference(t: Arrays, quality: int, z: np.ndarray, choose: Choose) -> Result:
-    """All means, rows and decoded latents of a tile, for the symbols that `choose` picks in each pass."""
+    """All means, indexes and decoded latents of a tile, for the symbols that `choose` picks in each pass."""
     m = t["norm"].shape[1]
     norm, reciprocal = at_quality(t["norm"], quality), at_quality(t["reciprocal"], quality)
     group_of = np.arange(m) // (m // 4)
@@ -106,7 +106,7 @@ def reference(t: Arrays, quality: int, z: np.ndarray, choose: Choose) -> Result:
     phase = (2 * (y % 2) + x % 2)[..., None]
     y_hat, known = np.zeros((h, w, m), np.int64), np.zeros((h, w, m), bool)
     embedding, embedding_bias = matrix(t, "embed", quality), at_quality(t["embed.bias"], quality)
-    means, rows = [], []
+    means, indexes = [], []
     for k in range(4):
         scaled = np.clip((y_hat * reciprocal + 2048) >> 12, -256, 256)
         features = np.concatenate([scaled, magnitude(y_hat)], axis=2) * np.concatenate([known, known], axis=2)
@@ -115,14 +115,14 @@ def reference(t: Arrays, quality: int, z: np.ndarray, choose: Choose) -> Result:
         a = dense(t, f"passes.{k}.mix", quality, np.concatenate([context, hyper], axis=2), 0, 1023)
         head = dense(t, f"passes.{k}.head", quality, dense(t, f"passes.{k}.hidden", quality, a, 0, 1023), -8192, 8192)
         mean = np.clip((head[:, :, :m] * norm + 8192) >> 14, -16384, 16384)
-        row = np.clip(head[:, :, m:], 0, 63)
+        index = np.clip(head[:, :, m:], 0, 63)
         now = group_of == (k + phase) % 4  # coded in this pass
         means.append(by_phase(mean[now], h, w, m))
-        rows.append(by_phase(row[now], h, w, m))
-        symbols = from_phases(choose(k, rows[-1]).astype(np.int64), h, w, m)
+        indexes.append(by_phase(index[now], h, w, m))
+        symbols = from_phases(choose(k, indexes[-1]).astype(np.int64), h, w, m)
         y_hat[now] = np.clip(16 * symbols + mean[now], -16384, 16384)
         known |= now
-    return Result(means, rows, y_hat)
+    return Result(means, indexes, y_hat)
 
 
 def by_phase(coded: np.ndarray, h: int, w: int, m: int) -> np.ndarray:
@@ -140,10 +140,10 @@ def from_phases(coded: np.ndarray, h: int, w: int, m: int) -> np.ndarray:
 def random_symbols(seed: int) -> Choose:
     """Mostly small symbols, one in ten up to the limit of y."""
 
-    def choose(k: int, rows: np.ndarray) -> np.ndarray:
+    def choose(k: int, indexes: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng([seed, k])
-        small, large = rng.integers(-2, 3, rows.shape), rng.integers(-1023, 1024, rows.shape)
-        return np.where(rng.random(rows.shape) < 0.1, large, small).astype(np.int32)
+        small, large = rng.integers(-2, 3, indexes.shape), rng.integers(-1023, 1024, indexes.shape)
+        return np.where(rng.random(indexes.shape) < 0.1, large, small).astype(np.int32)
 
     return choose
 
@@ -157,11 +157,11 @@ def random_z(shape: tuple[int, int], channels: int, seed: int = 0) -> np.ndarray
 def run(prior: IntegerPrior, z: np.ndarray, choose: Choose) -> Result:
     result = Result([], [], None)
 
-    def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        assert means.dtype == rows.dtype == np.int32
+    def coder(k: int, means: np.ndarray, indexes: np.ndarray) -> np.ndarray:
+        assert means.dtype == indexes.dtype == np.int32
         result.means.append(means)
-        result.rows.append(rows)
-        return choose(k, rows)
+        result.indexes.append(indexes)
+        return choose(k, indexes)
 
     tile = prior.run(z, coder)
     assert tile.y_hat.dtype == np.int32
@@ -171,7 +171,7 @@ def run(prior: IntegerPrior, z: np.ndarray, choose: Choose) -> Result:
 def assert_same(a: Result, b: Result) -> None:
     np.testing.assert_array_equal(a.y_hat, b.y_hat)
     np.testing.assert_array_equal(a.means, b.means)
-    np.testing.assert_array_equal(a.rows, b.rows)
+    np.testing.assert_array_equal(a.indexes, b.indexes)
 
 
 @pytest.fixture(scope="module")
@@ -195,30 +195,32 @@ def expected(arrays: Arrays, z: np.ndarray) -> Result:
     return reference(arrays, 3000, z, random_symbols(1))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("quality", QUALITIES)
-def test_agrees_with_the_integer_reference_at_every_quality(integers, arrays, codec, quality, dtype):
-    z = random_z((2, 3), codec.weights.config.Z, quality)
-    choose = random_symbols(quality)
-    assert_same(
-        run(IntegerPrior(codec.weights.config, integers, quality, dtype), z, choose),
-        reference(arrays, quality, z, choose),
-    )
+def test_agrees_with_the_integer_reference_at_every_quality(subtests, integers, arrays, codec):
+    for dtype in [np.float32, np.float64]:
+        for quality in QUALITIES:
+            with subtests.test(dtype=dtype, quality=quality):
+                z = random_z((2, 3), codec.weights.config.Z, quality)
+                choose = random_symbols(quality)
+                assert_same(
+                    run(IntegerPrior(codec.weights.config, integers, quality, dtype), z, choose),
+                    reference(arrays, quality, z, choose),
+                )
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (7, 1), (3, 4)])
-def test_agrees_with_the_integer_reference_at_every_shape(integers, arrays, codec, shape):
-    z = random_z(shape, codec.weights.config.Z)
-    assert_same(
-        run(IntegerPrior(codec.weights.config, integers, 777), z, random_symbols(2)),
-        reference(arrays, 777, z, random_symbols(2)),
-    )
+def test_agrees_with_the_integer_reference_at_every_shape(subtests, integers, arrays, codec):
+    for shape in [(1, 1), (1, 5), (7, 1), (3, 4)]:
+        with subtests.test(shape=shape):
+            z = random_z(shape, codec.weights.config.Z)
+            assert_same(
+                run(IntegerPrior(codec.weights.config, integers, 777), z, random_symbols(2)),
+                reference(arrays, 777, z, random_symbols(2)),
+            )
 
 
 def test_inputs_of_the_tests_exercise_the_model(expected):
     """Else the equalities here would hold of constants."""
     assert all(len(np.unique(means)) > 50 for means in expected.means)
-    assert len(np.unique(expected.rows)) > 10
+    assert len(np.unique(expected.indexes)) > 10
     assert np.abs(expected.y_hat).max() > 10_000
 
 
@@ -226,7 +228,7 @@ def test_quality_conditions_the_prior(arrays, codec):
     z = random_z((2, 2), codec.weights.config.Z)
     low, high = (reference(arrays, quality, z, random_symbols(3)) for quality in (0, QUALITY_MAX))
     assert np.mean(np.array(low.means) != high.means) > 0.5
-    assert np.mean(np.array(low.rows) != high.rows) > 0.5
+    assert np.mean(np.array(low.indexes) != high.indexes) > 0.5
 
 
 @contextmanager
@@ -250,16 +252,16 @@ SURROUNDINGS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")  # torch 2.13, when oneDNN is switched off
-@pytest.mark.parametrize("surrounding", SURROUNDINGS)
-def test_surroundings_do_not_matter(codec, integers, z, expected, surrounding):
-    with SURROUNDINGS[surrounding]():
-        assert_same(run(IntegerPrior(codec.weights.config, integers, 3000), z, random_symbols(1)), expected)
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_surroundings_do_not_matter(subtests, codec, integers, z, expected):
+    for surrounding in SURROUNDINGS:
+        with subtests.test(surrounding=surrounding), SURROUNDINGS[surrounding]():
+            assert_same(run(IntegerPrior(codec.weights.config, integers, 3000), z, random_symbols(1)), expected)
 
 
 def test_memory_layout_does_not_matter(codec, integers, z, expected):
-    def strided(k: int, rows: np.ndarray) -> np.ndarray:
-        return np.asfortranarray(random_symbols(1)(k, rows))
+    def strided(k: int, indexes: np.ndarray) -> np.ndarray:
+        return np.asfortranarray(random_symbols(1)(k, indexes))
 
     layouts = [np.asfortranarray(z), np.repeat(z, 2, axis=2)[:, :, ::2], z.transpose(1, 0, 2).copy().transpose(1, 0, 2)]
     for strided_z in layouts:
@@ -271,24 +273,24 @@ def test_frozen_tensors_are_integers(integers):
     assert all(tensor.dtype.kind == "i" for tensor in integers.values())
 
 
-@pytest.mark.parametrize("quality", [-1, QUALITY_MAX + 1])
-def test_rejects_quality_out_of_range(codec, integers, quality):
-    with pytest.raises(ValueError, match="quality"):
-        IntegerPrior(codec.weights.config, integers, quality)
+def test_rejects_quality_out_of_range(subtests, codec, integers):
+    for quality in [-1, QUALITY_MAX + 1]:
+        with subtests.test(quality=quality), pytest.raises(ValueError, match="quality"):
+            IntegerPrior(codec.weights.config, integers, quality)
 
 
 def test_stages_are_z_then_the_passes(integers, codec):
     z = random_z((2, 3), codec.weights.config.Z)
     choose = random_symbols(4)
     walked = run(IntegerPrior(codec.weights.config, integers, 500), z, choose)
-    stages = IntegerPrior(codec.weights.config, integers, 500).run(z, lambda k, _, rows: choose(k, rows)).stages
+    stages = IntegerPrior(codec.weights.config, integers, 500).run(z, lambda k, _, indexes: choose(k, indexes)).stages
     np.testing.assert_array_equal(stages[0][0], z.reshape(-1))
     np.testing.assert_array_equal(
         stages[0][1].reshape(z.shape)[0, 0], IntegerPrior(codec.weights.config, integers, 500).z_index
     )
-    for k, (symbols, rows) in enumerate(stages[1:]):
-        np.testing.assert_array_equal(symbols, choose(k, walked.rows[k]).reshape(-1))
-        np.testing.assert_array_equal(rows, walked.rows[k].reshape(-1))
+    for k, (symbols, indexes) in enumerate(stages[1:]):
+        np.testing.assert_array_equal(symbols, choose(k, walked.indexes[k]).reshape(-1))
+        np.testing.assert_array_equal(indexes, walked.indexes[k].reshape(-1))
 
 
 # No sum can leave the 24 bits that float32 carries.
@@ -309,22 +311,28 @@ DENSE = [
 ]
 
 
-@pytest.mark.parametrize("name", DENSE)
-def test_sums_of_dense_layers_stay_exact_at_all_qualities(arrays, name):
-    limits = input_limits(name, arrays[f"{name}.weight"].shape[1])
-    passes = range(4) if name == "embed" else []  # their biases are added to the same sum
-    reserve = np.max([np.abs(arrays[f"passes.{k}.context_bias"]) for k in passes], axis=0, initial=0)
-    worst = max(
-        (np.abs(matrix(arrays, name, q)) @ limits + np.abs(at_quality(arrays[f"{name}.bias"], q)) + reserve).max()
-        for q in range(QUALITY_MAX + 1)
-    )
-    assert ACCUMULATOR_LIMIT // 8 < worst < ACCUMULATOR_LIMIT  # exact, and no bits given away
+def test_sums_of_dense_layers_stay_exact_at_all_qualities(subtests, arrays):
+    for name in DENSE:
+        with subtests.test(name=name):
+            limits = input_limits(name, arrays[f"{name}.weight"].shape[1])
+            passes = range(4) if name == "embed" else []  # their biases are added to the same sum
+            reserve = np.max([np.abs(arrays[f"passes.{k}.context_bias"]) for k in passes], axis=0, initial=0)
+            worst = max(
+                (
+                    np.abs(matrix(arrays, name, q)) @ limits + np.abs(at_quality(arrays[f"{name}.bias"], q)) + reserve
+                ).max()
+                for q in range(QUALITY_MAX + 1)
+            )
+            assert ACCUMULATOR_LIMIT // 8 < worst < ACCUMULATOR_LIMIT  # exact, and no bits given away
 
 
-@pytest.mark.parametrize("name", ["h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(4))])
-def test_sums_of_depthwise_layers_stay_exact(arrays, name):
-    sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * layout.ACTIVATION_LIMIT + np.abs(arrays[f"{name}.bias"])
-    assert sums.max() < ACCUMULATOR_LIMIT
+def test_sums_of_depthwise_layers_stay_exact(subtests, arrays):
+    for name in ["h_s.spatial1", "h_s.spatial2", *(f"passes.{k}.spatial" for k in range(4))]:
+        with subtests.test(name=name):
+            sums = np.abs(arrays[f"{name}.weight"]).sum(axis=0) * layout.ACTIVATION_LIMIT + np.abs(
+                arrays[f"{name}.bias"]
+            )
+            assert sums.max() < ACCUMULATOR_LIMIT
 
 
 def test_magnitudes_are_logarithms(arrays):
@@ -356,7 +364,7 @@ def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality
 
     equal = []
 
-    def coder(k: int, means: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    def coder(k: int, means: np.ndarray, indexes: np.ndarray) -> np.ndarray:
         latents, scale = to_phases(y), of_pass(norm.flatten(1), k)[:, :, None]
         wanted = torch.stack([of_pass(latents[p], k)[p] for p in range(4)])
         float_symbols = (wanted - outputs[k][0].clamp(-ACTIVATION_MAX, ACTIVATION_MAX) * scale).round()
@@ -375,21 +383,22 @@ def test_freezing_keeps_symbols_and_bits(model: YotoModel, codec: Codec, quality
 def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
     rng = np.random.default_rng(0)
     y = (rng.normal(size=(8, 6, 32)) * 20.0).astype(np.float32)
-    means, rows = rng.integers(-99, 99, (4, 4, 3, 8)), rng.integers(0, 64, (4, 4, 3, 8))
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
+    means, indexes = rng.integers(-99, 99, (4, 4, 3, 8)), rng.integers(0, 64, (4, 4, 3, 8))
+    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, indexes)
     now = np.arange(32) // 8 == (2 * (np.arange(8)[:, None] % 2) + np.arange(6) % 2)[..., None]
     rounded = np.rint(by_phase(y[now], 8, 6, 32) - means / 16.0)
-    coded = rows > LAST_SILENT_ROW
+    coded = indexes > LAST_SILENT_ROW
     assert not symbols[~coded].any()
     saved = np.abs(rounded[coded]) - np.abs(symbols[coded])
     assert set(saved) == {0, 1}
     assert np.mean(saved) < 0.2
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
-def test_quantiser_survives_any_float(codec: Codec, value: float):
-    y = np.full((2, 2, 32), value, np.float32)
-    means, rows = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
-    symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, rows)
-    assert symbols.dtype == np.int32
-    assert np.abs(symbols).max() < layout.LATENT_LIMIT >> layout.LATENT_BITS
+def test_quantiser_survives_any_float(subtests: pytest.Subtests, codec: Codec):
+    for value in [np.nan, np.inf, -np.inf, 1e30]:
+        with subtests.test(value=value):
+            y = np.full((2, 2, 32), value, np.float32)
+            means, indexes = np.zeros((4, 1, 1, 8), np.int32), np.full((4, 1, 1, 8), 40)
+            symbols = quantiser(y, rounding_thresholds(codec.weights.tables, RDO_BITS))(0, means, indexes)
+            assert symbols.dtype == np.int32
+            assert np.abs(symbols).max() < layout.LATENT_LIMIT >> layout.LATENT_BITS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -161,3 +162,12 @@ def test_gaussian_bits_keep_a_gradient_far_outside():
     bits.sum().backward()
     assert torch.isfinite(bits).all()
     assert residual.grad[0] < 0 < residual.grad[1]
+
+
+def test_margin_is_no_less_than_the_transforms_reach_and_bounded():
+    """Else tiles would leave seams, or a few weights from a stranger would make a decoder keep whole pictures."""
+    least = -(-TINY.reach_px // LATENT_STRIDE) * LATENT_STRIDE
+    dataclasses.replace(TINY, margin_px=least).validate()
+    for margin_px in (least - LATENT_STRIDE, 256 + LATENT_STRIDE, TINY.margin_px + 1):
+        with pytest.raises(ValueError, match="margin"):
+            dataclasses.replace(TINY, margin_px=margin_px).validate()

@@ -6,6 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from codec.network import loaded, weights
 from codec.network.config import ModelConfig
 from codec.network.onnx_backend import OnnxBackend, graph_path, has_graphs
 from codec.network.torch_backend import TorchBackend
+from tests.forge import Corpus, samples
+from tests.fuzz import MAX_PIXELS
 from training import graphs
 from training.export import freeze
 
@@ -93,6 +96,32 @@ def test_golden_files_decode_alike(name):
         codec = Codec(backend=backend)
         assert codec.backend == backend
         assert np.abs(np.asarray(codec.decode(data)) - expected).max() <= 1
+
+
+def test_damaged_files_get_the_same_verdict(weights_path, tmp_path):
+    """A seeded thousand, the same as the browser's in `test_web.py`: the same error, or pixels within one level."""
+    path = Path(shutil.copy(weights_path, tmp_path))
+    graphs.write(path, TINY)
+    onnx, torch_ = Codec(path, backend="onnx"), Codec(path, backend="torch")
+    corpus, decoded = Corpus(samples(torch_)), 0
+    for i in range(1000):
+        data = corpus.forge(np.random.default_rng([3, i]))[0]
+        found, expected = verdict(onnx, data), verdict(torch_, data)
+        if isinstance(expected, Image.Image) and isinstance(found, Image.Image):
+            assert (found.size, found.mode) == (expected.size, expected.mode), f"input {i}"
+            assert np.abs(np.asarray(found).astype(int) - np.asarray(expected)).max() <= 1, f"input {i}"
+            decoded += 1
+        else:
+            assert found == expected, f"input {i}"
+    assert 20 < decoded < 500  # damage of both kinds was met
+
+
+def verdict(codec: Codec, data: bytes) -> Image.Image | tuple[str, str]:
+    """The picture, or which error says what."""
+    try:
+        return codec.decode(data, max_pixels=MAX_PIXELS)
+    except CodecError as error:
+        return type(error).__name__, str(error)
 
 
 def test_the_faster_is_chosen_and_the_graphs_need_to_be_there(weights_path):

@@ -40,17 +40,18 @@ def plain_pixels(model: Codec, data: bytes) -> np.ndarray:
 # Pixels ↔ bytes.
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(1, 1), (33, 31), (64, 129)])
-def test_unpack_inverts_pack(size, channels):
-    colour = page(*size)[:, :, :channels]
-    rng = np.random.default_rng(0)
-    for mask in (None, rng.random((-(-size[0] // 32), -(-size[1] // 32))) < 0.5):
-        data, crc = pack_plain(PlainTile(colour, mask))
-        tile = unpack_plain(data, *size, channels, masked=mask is not None)
-        assert np.array_equal(tile.colour[tile.pixels], colour[tile.pixels])
-        assert zlib.crc32(tile.colour.tobytes()) == crc
-        assert mask is None or np.array_equal(tile.mask, mask)
+def test_unpack_inverts_pack(subtests):
+    for channels in [1, 3]:
+        for size in [(1, 1), (33, 31), (64, 129)]:
+            with subtests.test(channels=channels, size=size):
+                colour = page(*size)[:, :, :channels]
+                rng = np.random.default_rng(0)
+                for mask in (None, rng.random((-(-size[0] // 32), -(-size[1] // 32))) < 0.5):
+                    data, crc = pack_plain(PlainTile(colour, mask))
+                    tile = unpack_plain(data, *size, channels, masked=mask is not None)
+                    assert np.array_equal(tile.colour[tile.pixels], colour[tile.pixels])
+                    assert zlib.crc32(tile.colour.tobytes()) == crc
+                    assert mask is None or np.array_equal(tile.mask, mask)
 
 
 def test_fewer_colours_are_near_and_keep_what_is_frequent():
@@ -76,9 +77,8 @@ def test_anti_aliased_lines_are_drawn_in_few_colours_at_low_quality():
     assert np.array_equal(decoded(default_codec(), high), image)
 
 
-@pytest.mark.parametrize(
-    ("data", "masked"),
-    [
+def test_refuses_what_is_no_plain_section(subtests):
+    for data, masked in [
         (b"", False),
         (b"\0", True),  # a mask and nothing behind it
         (b"", True),
@@ -86,11 +86,9 @@ def test_anti_aliased_lines_are_drawn_in_few_colours_at_low_quality():
         (b"\xff" * 40, False),
         (compress(page(40, 40))[:30], False),
         (compress(page(400, 400))[:300], False),
-    ],
-)
-def test_refuses_what_is_no_plain_section(data, masked):
-    with pytest.raises(CorruptError, match="plain tile"):
-        unpack_plain(data, 40, 40, 3, masked=masked)
+    ]:
+        with subtests.test(data=data, masked=masked), pytest.raises(CorruptError, match="plain tile"):
+            unpack_plain(data, 40, 40, 3, masked=masked)
 
 
 # Files of both kinds.
@@ -184,23 +182,25 @@ def test_holes_are_filled_smoothly():
     assert (filled(spoilt, np.ones_like(hole)) == 128).all()
 
 
-@pytest.mark.parametrize("name", zoo())
-def test_synthetic_pictures_come_back_at_the_highest_quality(name):
+def test_synthetic_pictures_come_back_at_the_highest_quality(subtests):
     """`python -m tests.zoo` tries the qualities between."""
-    image, model = zoo()[name], default_codec()
-    low, high = (psnr_db(image, decoded(model, model.encode(image, quality))) for quality in (0.25, 1.0))
-    assert low <= high
-    assert high >= LEAST_DB
+    for name in zoo():
+        with subtests.test(name=name):
+            image, model = zoo()[name], default_codec()
+            low, high = (psnr_db(image, decoded(model, model.encode(image, quality))) for quality in (0.25, 1.0))
+            assert low <= high
+            assert high >= LEAST_DB
 
 
-@pytest.mark.parametrize(("name", "kind"), [("mixed", "mixed"), ("lossless", "lossless")])
-def test_golden_files_of_version_2_decode_for_ever(name, kind):
+def test_golden_files_of_version_2_decode_for_ever(subtests):
     """Three tiles, of symbols alone, both, plain alone; an exact picture with alpha. They are never rewritten."""
-    data = (GOLDEN / f"{name}.yoto").read_bytes()
-    assert (data[4], unpack(data).kind) == (2, kind)
-    with Image.open(GOLDEN / f"{name}.png") as image:
-        expected = np.asarray(image).astype(int)
-    assert np.abs(decoded(default_codec(), data).astype(int) - expected).max() <= (kind == "mixed")
+    for name, kind in [("mixed", "mixed"), ("lossless", "lossless")]:
+        with subtests.test(name=name, kind=kind):
+            data = (GOLDEN / f"{name}.yoto").read_bytes()
+            assert (data[4], unpack(data).kind) == (2, kind)
+            with Image.open(GOLDEN / f"{name}.png") as image:
+                expected = np.asarray(image).astype(int)
+            assert np.abs(decoded(default_codec(), data).astype(int) - expected).max() <= (kind == "mixed")
 
 
 # Lossless files.

@@ -29,10 +29,10 @@ def test_a_deviation_of_one_is_noticed(monkeypatch):
     honest = IntegerPrior._parameters
 
     def off_by_one(self: IntegerPrior, k: int, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        means, rows = honest(self, k, features)
+        means, indexes = honest(self, k, features)
         if k == 3:
             means[-1, -1, -1, -1] += 1
-        return means, rows
+        return means, indexes
 
     digests = selftest.expected_digests(default_codec())
     small = {case_name(case): digests[case_name(case)] for case in CASES[:2]}
@@ -64,16 +64,17 @@ def test_receiver_with_other_arithmetic_is_noticed(codec, weights_path, monkeypa
 
 @pytest.mark.parametrize("case", [case for case in CASES if case[0] * case[1] <= 12], ids=case_name)
 def test_digests_are_those_of_the_numpy_reference(case):
-    """Means, rows and y_hat; the stream of symbols is held against constriction alone."""
+    """Means, indexes and y_hat; the stream of symbols is held against constriction alone."""
     codec, (height, width, quality) = default_codec(), case
     arrays = {key: tensor.astype(np.int64) for key, tensor in codec.weights.integers.items()}
     z_index = IntegerPrior(codec.weights.config, codec.weights.integers, quality).z_index
     z = golden_symbols(0, np.broadcast_to(z_index, (height, width, len(z_index))), 127)
-    result = reference(arrays, quality, z, lambda k, rows: golden_symbols(k + 1, rows, SYMBOL_LIMIT).reshape(-1))
-    seen = [array for pair in zip(result.means, result.rows, strict=True) for array in pair]
+    result = reference(arrays, quality, z, lambda k, indexes: golden_symbols(k + 1, indexes, SYMBOL_LIMIT).reshape(-1))
+    seen = [array for pair in zip(result.means, result.indexes, strict=True) for array in pair]
     stages = [(z.reshape(-1), np.broadcast_to(z_index, z.shape).reshape(-1))]
     stages += [
-        (golden_symbols(k + 1, rows, SYMBOL_LIMIT).reshape(-1), rows.reshape(-1)) for k, rows in enumerate(result.rows)
+        (golden_symbols(k + 1, indexes, SYMBOL_LIMIT).reshape(-1), indexes.reshape(-1))
+        for k, indexes in enumerate(result.indexes)
     ]
     stream = selftest.encode_symbols(
         [(s.astype(np.int32), r.astype(np.int32)) for s, r in stages], codec.weights.tables
@@ -81,7 +82,7 @@ def test_digests_are_those_of_the_numpy_reference(case):
     expected = selftest.expected_digests(codec)
     assert selftest.digest([*seen, result.y_hat, np.frombuffer(stream, np.uint8)]) == expected[case_name(case)]
     assert len(np.unique(result.means)) > 20  # else the digests would be of constants
-    assert len(np.unique(result.rows)) > 5
+    assert len(np.unique(result.indexes)) > 5
 
 
 def test_digests_of_other_weights_are_refused(codec):

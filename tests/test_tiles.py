@@ -20,7 +20,7 @@ from codec.encoder import Search, read_pixels
 from codec.errors import CodecError, CorruptError, ModelMismatchError, TooLargeError, TruncatedError
 from codec.format.bitstream import unpack
 from codec.grid import Box, Grid
-from codec.network.config import ModelConfig
+from codec.network.config import LATENT_STRIDE, ModelConfig
 from codec.quantise import CURVATURE
 
 HEIGHT, WIDTH, TILE_PX = 330, 400, 128  # 3×4 tiles
@@ -73,15 +73,16 @@ def crop(whole: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
 # Geometry.
 
 
-@pytest.mark.parametrize("tile_px", [64, 128, 1024])
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (64, 65), (400, 330), (1025, 130)])
-def test_tiles_cover_the_padded_image_once(width, height, tile_px):
-    grid = Grid(height, width, tile_px, ModelConfig.margin_px)
-    covered = np.zeros((-(-height // 64) * 64, -(-width // 64) * 64), int)
-    for box in grid.tiles():
-        assert box.height % 64 == box.width % 64 == 0
-        covered[box.slices(Box(0, 0, *covered.shape))] += 1
-    assert (covered == 1).all()
+def test_tiles_cover_the_padded_image_once(subtests):
+    for tile_px in [64, 128, 1024]:
+        for width, height in [(1, 1), (64, 65), (400, 330), (1025, 130)]:
+            with subtests.test(tile_px=tile_px, width=width, height=height):
+                grid = Grid(height, width, tile_px, ModelConfig.margin_px)
+                covered = np.zeros((-(-height // 64) * 64, -(-width // 64) * 64), int)
+                for box in grid.tiles():
+                    assert box.height % 64 == box.width % 64 == 0
+                    covered[box.slices(Box(0, 0, *covered.shape))] += 1
+                assert (covered == 1).all()
 
 
 def test_tiles_touching_are_those_that_share_pixels():
@@ -96,21 +97,23 @@ def test_tiles_touching_are_those_that_share_pixels():
 # Padding.
 
 
-@pytest.mark.parametrize(("side", "padded"), [(1, 64), (63, 64), (64, 64), (65, 128), (300, 320)])
-def test_sides_are_padded_to_multiples_of_64(side, padded):
-    assert Grid(side, 1, 64, ModelConfig.margin_px).padded == (0, 0, padded, 64)
+def test_sides_are_padded_to_multiples_of_64(subtests):
+    for side, padded in [(1, 64), (63, 64), (64, 64), (65, 128), (300, 320)]:
+        with subtests.test(side=side, padded=padded):
+            assert Grid(side, 1, 64, ModelConfig.margin_px).padded == (0, 0, padded, 64)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_padding_repeats_the_edge_and_crops_back(channels):
-    colour = picture(5, 70)[:, :, :channels]
-    x = read_pixels(colour, Box(0, 0, 64, 128))
-    assert x.shape == (64, 128, 3)
-    levels = np.rint(x * 255.0)
-    expected = np.broadcast_to(colour, (5, 70, 3))
-    np.testing.assert_array_equal(levels[:5, :70], expected)
-    np.testing.assert_array_equal(levels[5:, :70], np.broadcast_to(expected[-1:], (59, 70, 3)))
-    np.testing.assert_array_equal(levels[:, 70:], np.broadcast_to(levels[:, 69:70], (64, 58, 3)))
+def test_padding_repeats_the_edge_and_crops_back(subtests):
+    for channels in [1, 3]:
+        with subtests.test(channels=channels):
+            colour = picture(5, 70)[:, :, :channels]
+            x = read_pixels(colour, Box(0, 0, 64, 128))
+            assert x.shape == (64, 128, 3)
+            levels = np.rint(x * 255.0)
+            expected = np.broadcast_to(colour, (5, 70, 3))
+            np.testing.assert_array_equal(levels[:5, :70], expected)
+            np.testing.assert_array_equal(levels[5:, :70], np.broadcast_to(expected[-1:], (59, 70, 3)))
+            np.testing.assert_array_equal(levels[:, 70:], np.broadcast_to(levels[:, 69:70], (64, 58, 3)))
 
 
 def test_region_inside_the_image_is_not_padded():
@@ -122,16 +125,17 @@ def test_region_inside_the_image_is_not_padded():
 # Regions.
 
 
-@pytest.mark.parametrize("region", REGIONS)
-def test_region_is_the_crop_of_the_whole(codec, data, whole, region):
-    part = codec.decode(data, region=region)
-    assert part.mode == "RGBA"
-    assert part.info["icc_profile"] == b"a profile"
-    pixels = np.asarray(part).astype(int)
-    expected = crop(whole, region)
-    assert pixels.shape == expected.shape
-    assert np.abs(pixels - expected).max() <= 1
-    np.testing.assert_array_equal(pixels[:, :, 3], expected[:, :, 3])
+def test_region_is_the_crop_of_the_whole(subtests, codec, data, whole):
+    for region in REGIONS:
+        with subtests.test(region=region):
+            part = codec.decode(data, region=region)
+            assert part.mode == "RGBA"
+            assert part.info["icc_profile"] == b"a profile"
+            pixels = np.asarray(part).astype(int)
+            expected = crop(whole, region)
+            assert pixels.shape == expected.shape
+            assert np.abs(pixels - expected).max() <= 1
+            np.testing.assert_array_equal(pixels[:, :, 3], expected[:, :, 3])
 
 
 @pytest.mark.parametrize("tile_px", [64, 192, 1024])
@@ -147,16 +151,17 @@ def test_random_regions_of_a_grey_image(codec, tile_px):
         assert np.abs(pixels - crop(whole, region)).max() <= 1
 
 
-@pytest.mark.parametrize("region", REGIONS)
-def test_region_reads_only_the_tiles_that_it_and_its_margin_touch(codec, data, whole, region):
+def test_region_reads_only_the_tiles_that_it_and_its_margin_touch(subtests, codec, data, whole):
     """All others are damaged; with one of its own damaged it fails."""
-    x, y, width, height = region
-    near = GRID.touching(GRID.with_margin(Box(y, x, height, width)))
-    far = [number for number in range(len(unpack(data).tiles)) if number not in near]
-    pixels = np.asarray(codec.decode(damaged(data, *far), region=region)).astype(int)
-    assert np.abs(pixels - crop(whole, region)).max() <= 1
-    with pytest.raises(CorruptError):
-        codec.decode(damaged(data, GRID.touching(Box(y, x, height, width))[-1]), region=region)
+    for region in REGIONS:
+        with subtests.test(region=region):
+            x, y, width, height = region
+            near = GRID.touching(GRID.with_margin(Box(y, x, height, width)))
+            far = [number for number in range(len(unpack(data).tiles)) if number not in near]
+            pixels = np.asarray(codec.decode(damaged(data, *far), region=region)).astype(int)
+            assert np.abs(pixels - crop(whole, region)).max() <= 1
+            with pytest.raises(CorruptError):
+                codec.decode(damaged(data, GRID.touching(Box(y, x, height, width))[-1]), region=region)
 
 
 def test_each_tile_is_decoded_once(codec, data, monkeypatch):
@@ -218,11 +223,12 @@ OUTSIDE = [
 ]
 
 
-@pytest.mark.parametrize("region", OUTSIDE)
-def test_region_outside_the_image_is_the_callers_mistake(codec, data, region):
-    for decode in (codec.decode, codec.decode_partial):
-        with pytest.raises(ValueError, match="region"):
-            decode(data, region=region)
+def test_region_outside_the_image_is_the_callers_mistake(subtests, codec, data):
+    for region in OUTSIDE:
+        with subtests.test(region=region):
+            for decode in (codec.decode, codec.decode_partial):
+                with pytest.raises(ValueError, match="region"):
+                    decode(data, region=region)
 
 
 def test_limit_of_pixels_counts_the_padded_image_not_the_region(codec, data):
@@ -260,7 +266,15 @@ def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
     whole = search.look(symbols, gradient=True)
     assert np.abs(whole.gradient).max() > 0.05 * CURVATURE
     monkeypatch.setattr("codec.encoder.BAND_LATENTS", 10)
+    seen, look = [], codec.model.backend.look
+
+    def watched(pixels, latents, *rest, **options):
+        seen.append(len(latents))
+        return look(pixels, latents, *rest, **options)
+
+    monkeypatch.setattr(codec.model.backend, "look", watched)
     parts = search.look(symbols, gradient=True)
+    assert max(seen) <= 10 + 2 * (2 * codec.model.margin_px // LATENT_STRIDE) < len(whole.gradient)
     np.testing.assert_allclose(parts.gradient, whole.gradient, atol=1e-3 * CURVATURE)
     np.testing.assert_allclose(parts.error_bits, whole.error_bits, rtol=1e-3)
     alone = search.look(symbols, gradient=False)
@@ -440,16 +454,15 @@ def test_command_decodes_a_region(file, codec, data, weights_path):
     np.testing.assert_array_equal(pixels_of(file.with_suffix(".png")), np.asarray(expected))
 
 
-@pytest.mark.parametrize(
-    "region", ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1.5,0,3,3", *(",".join(map(str, r)) for r in OUTSIDE)]
-)
-def test_command_refuses_a_region(file, region):
-    result = run("decode", file, f"--region={region}")
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    assert result.stderr.splitlines()[-1].startswith("Error: ")
-    assert "region" in result.stderr.splitlines()[-1]
-    assert list(file.parent.iterdir()) == [file]
+def test_command_refuses_a_region(subtests, file):
+    for region in ["1,2,3", "1,2,3,4,5", "a,b,c,d", "", "1.5,0,3,3", *(",".join(map(str, r)) for r in OUTSIDE)]:
+        with subtests.test(region=region):
+            result = run("decode", file, f"--region={region}")
+            assert result.exit_code == 2
+            assert result.stdout == ""
+            assert result.stderr.splitlines()[-1].startswith("Error: ")
+            assert "region" in result.stderr.splitlines()[-1]
+            assert list(file.parent.iterdir()) == [file]
 
 
 def test_command_writes_what_is_left_of_a_damaged_file(file, codec, data, weights_path):

@@ -70,10 +70,10 @@ def random_integers(seed: int, count: int, limit: int) -> IntArray:
     return ((x >> np.uint64(3)) % (2 * span + 1)).astype(np.int32) - span.astype(np.int32)
 
 
-def golden_symbols(seed: int, rows: IntArray, limit: int) -> IntArray:
-    """Symbols for these table rows, zero where nothing is coded."""
-    symbols = random_integers(seed, rows.size, limit).reshape(rows.shape)
-    return np.where(rows <= LAST_SILENT_ROW, 0, symbols)
+def golden_symbols(seed: int, indexes: IntArray, limit: int) -> IntArray:
+    """Symbols for these scale indexes, zero where nothing is coded."""
+    symbols = random_integers(seed, indexes.size, limit).reshape(indexes.shape)
+    return np.where(indexes <= LAST_SILENT_ROW, 0, symbols)
 
 
 def digest(arrays: list[npt.NDArray[np.integer]]) -> str:
@@ -82,7 +82,7 @@ def digest(arrays: list[npt.NDArray[np.integer]]) -> str:
 
 
 def run_case(codec: Codec, case: Case, dtype: type[np.floating[Any]], order: Literal["C", "F"] = "C") -> str:
-    """Run a golden input; the digest of its means, rows, y_hat and symbol stream.
+    """Run a golden input; the digest of its means, indexes, y_hat and symbol stream.
 
     Raises:
         CorruptError: the symbol stream does not decode to the symbols.
@@ -91,15 +91,15 @@ def run_case(codec: Codec, case: Case, dtype: type[np.floating[Any]], order: Lit
     prior = IntegerPrior(codec.weights.config, codec.weights.integers, quality, dtype)
     seen: list[npt.NDArray[np.integer]] = []
 
-    def coder(k: int, means: IntArray, rows: IntArray) -> IntArray:
-        seen.extend((means, rows))
-        return np.asarray(golden_symbols(k + 1, rows, SYMBOL_LIMIT), order=order)
+    def coder(k: int, means: IntArray, indexes: IntArray) -> IntArray:
+        seen.extend((means, indexes))
+        return np.asarray(golden_symbols(k + 1, indexes, SYMBOL_LIMIT), order=order)
 
-    z_rows = np.broadcast_to(prior.z_index, (height, width, len(prior.z_index)))
-    tile = prior.run(np.asarray(golden_symbols(0, z_rows, Z_LIMIT), order=order), coder)
+    z_indexes = np.broadcast_to(prior.z_index, (height, width, len(prior.z_index)))
+    tile = prior.run(np.asarray(golden_symbols(0, z_indexes, Z_LIMIT), order=order), coder)
     stream = encode_symbols(tile.stages, codec.weights.tables)
     decoder = SymbolDecoder(stream, codec.weights.tables)
-    if any((decoder.read(rows) != symbols).any() for symbols, rows in tile.stages):
+    if any((decoder.read(indexes) != symbols).any() for symbols, indexes in tile.stages):
         raise CorruptError("the symbol stream does not decode to what was encoded")
     decoder.finish()
     return digest([*seen, tile.y_hat, np.frombuffer(stream, np.uint8)])

@@ -110,7 +110,7 @@ def _unpack_varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def encode_symbols(stages: Sequence[tuple[IntArray, IntArray]], tables: SymbolTables) -> bytes:
-    """Encode stages of (symbols, table rows), each pair two int32 arrays of equal length.
+    """Encode stages of (symbols, indexes of their table rows), each pair two int32 arrays of equal length.
 
     Raises:
         ValueError: a symbol cannot be written: it is not zero in a silent row (see LAST_SILENT_ROW), or out of range.
@@ -155,7 +155,7 @@ class SymbolDecoder:
         self._coder = constriction.stream.stack.AnsCoder(compressed)
 
     def read(self, indexes: IntArray) -> IntArray:
-        """Decode the symbols of a stage, int32, same length as its table rows."""
+        """Decode the symbols of a stage, int32, same length as its indexes."""
         symbols = np.zeros(len(indexes), np.int32)
         for row, part in _by_row(indexes):
             slots = self._coder.decode(self._tables.models[row], len(part))

@@ -44,7 +44,7 @@ class TilePrior(NamedTuple):
     """What one run over a tile's latents yields.
 
     y_hat: int32 (h, w, M) in steps of 2^-LATENT_BITS.
-    stages: symbols and table rows of z and of each pass, in coding order, each int32 and flat.
+    stages: symbols and scale indexes of z and of each pass, in coding order, each int32 and flat.
     """
 
     y_hat: IntArray
@@ -216,9 +216,9 @@ class IntegerPrior:
 
         Args:
             z: int32 (h/4, w/4, Z).
-            coder: called for each pass with its number, the means (in steps of 2^-LATENT_BITS) and the table
-                rows, both int32 (4, h/2, w/2, M/4); returns the symbols, same shape. Phase p of the first axis
-                stands for positions (p // 2, p % 2) of each 2×2 cell.
+            coder: called for each pass with its number, the means (in steps of 2^-LATENT_BITS) and the indexes into the
+                scale table, both int32 (4, h/2, w/2, M/4); returns the symbols, same shape. Phase p of the first
+                axis stands for positions (p // 2, p % 2) of each 2×2 cell.
         """
         with one_thread():
             return self._run(z, coder)
@@ -232,10 +232,10 @@ class IntegerPrior:
         embedded[:] = self.dense["embed"].bias
         for k in range(PASSES):
             features = self._pass_features(k, embedded, hyper)
-            means, rows = self._parameters(k, features)
-            symbols = coder(k, means, rows)
+            means, indexes = self._parameters(k, features)
+            symbols = coder(k, means, indexes)
             decoded = np.clip((symbols << LATENT_BITS) + means, -LATENT_LIMIT, LATENT_LIMIT)
-            stages.append((symbols.reshape(-1), rows.reshape(-1)))
+            stages.append((symbols.reshape(-1), indexes.reshape(-1)))
             self._scatter(k, decoded, y_hat, embedded)
         return TilePrior(y_hat, stages)
 
@@ -251,9 +251,9 @@ class IntegerPrior:
         return self.dense[f"passes.{k}.hidden"](h)
 
     def _parameters(self, k: int, features: Array) -> tuple[IntArray, IntArray]:
-        """Means and table rows of pass k, int32 (4, h/2, w/2, M/4)."""
+        """Means and scale indexes of pass k, int32 (4, h/2, w/2, M/4)."""
         h, w, _ = features.shape
-        means, rows = np.empty((2, 4, h // 2, w // 2, self.group), np.int32)
+        means, indexes = np.empty((2, 4, h // 2, w // 2, self.group), np.int32)
         for phase in range(4):
             group = (k + phase) % PASSES
             part = np.ascontiguousarray(features[phase // 2 :: 2, phase % 2 :: 2])
@@ -261,8 +261,8 @@ class IntegerPrior:
             mean = mean_head(part) * self.norm[self._slice(group)]
             mean = np.floor((mean + (1 << NORM_BITS >> 1)) * 2.0**-NORM_BITS)
             means[phase] = np.clip(mean, -LATENT_LIMIT, LATENT_LIMIT)
-            rows[phase] = index_head(part)
-        return means, rows
+            indexes[phase] = index_head(part)
+        return means, indexes
 
     def _scatter(self, k: int, decoded: IntArray, y_hat: IntArray, embedded: Array) -> None:
         """Write the decoded latents of pass k and add them to the embedded context, both in place."""
