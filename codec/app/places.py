@@ -235,6 +235,8 @@ def resolve(
         kind = "folder" if stands_for_many[0].is_dir() else "pattern"
         raise CodecError(f"{stands_for_many[0]} is a {kind}, and {output} is none for the results; give one with -o")
     if len(paths) == 2 and output is None:
+        if paths[1].is_dir() and not paths[0].is_dir():  # as `cp` has it, or as an input?
+            raise CodecError(f"{paths[1]} is a folder; give it with -o for the results, or alone to work in its place")
         if looks_like_input(paths[1]):
             raise CodecError(
                 f"{paths[1]} is taken for an input, not for the output; give -o FOLDER for both (-o . for here),"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,41 @@ from codec.format.bitstream import QUALITY_MAX
 from codec.network.backend import FloatArray, Look
 from codec.network.config import LATENT_STRIDE, ModelConfig
 from codec.network.transforms import Transforms
+
+
+class FullPrecision:
+    """Products and convolutions of a CPU in float32, where the host allows bfloat16 (CPUs with AMX then use it).
+
+    The setting is the process's: the first thread in sets it, the last one out puts the host's back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = [kind.fp32_precision for kind in self._kinds()]
+                for kind in self._kinds():
+                    kind.fp32_precision = "ieee"
+            self._users += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                for kind, precision in zip(self._kinds(), self._before, strict=True):
+                    kind.fp32_precision = precision
+
+    @staticmethod
+    def _kinds() -> tuple[Any, ...]:
+        mkldnn: Any = torch.backends.mkldnn
+        return mkldnn.matmul, mkldnn.conv
+
+
+_full_precision = FullPrecision()
 
 
 class TorchBackend:
@@ -74,6 +111,7 @@ class TorchBackend:
             torch.no_grad(),
             torch.autocast(self.device.type, enabled=False),
             self.device,
+            _full_precision,
         ):
             yield
 
