@@ -22,6 +22,7 @@ from codec.picture.plain import PlainTile, pixels_crc, unpack_plain
 
 GREY_LEVEL = 128  # of tiles that are damaged
 OPAQUE_LEVEL = 255
+SYNTHESIS_PX = 1024  # side of what is synthesised at a time: memory goes with its area, not with the tile's
 
 Latents = npt.NDArray[np.int16]  # (h, w, M), y_hat of a rectangle in steps of the entropy model
 T = TypeVar("T")
@@ -206,8 +207,14 @@ class Decoder(NamedTuple):
     def pixels(self, held: Mapping[int, Latents | None], number: int, part: Box) -> Uint8Array:
         """Pixels of a part of a tile, uint8 (H, W, 3 or 1), from the latents of it and its margin; grey without."""
         own = held[number]
-        if own is None:
-            return np.full((part.height, part.width, self.header.channels), GREY_LEVEL, np.uint8)
+        levels = np.full((part.height, part.width, self.header.channels), GREY_LEVEL, np.uint8)
+        if own is not None:
+            for piece in part.pieces(SYNTHESIS_PX):
+                levels[piece.slices(part)] = self.synthesised(own, held, number, piece)
+        return levels
+
+    def synthesised(self, own: Latents, held: Mapping[int, Latents | None], number: int, part: Box) -> Uint8Array:
+        """Pixels of a part of a tile whose latents are `own`."""
         outer = self.grid.with_margin(part)
         y_hat = extended(own, self.grid.tile(number), outer)
         for tile in self.grid.touching(outer):

@@ -45,6 +45,12 @@ class Box(NamedTuple):
         top, left = (self.top - origin.top) // stride, (self.left - origin.left) // stride
         return slice(top, top + self.height // stride), slice(left, left + self.width // stride)
 
+    def pieces(self, side_px: int) -> Iterator[Box]:
+        """It in pieces of no more than `side_px` a side, row by row."""
+        for top in range(self.top, self.bottom, side_px):
+            for left in range(self.left, self.right, side_px):
+                yield self.common(Box(top, left, side_px, side_px))
+
     def on_latents(self) -> Box:
         """The smallest rectangle of whole latents around it."""
         top, left = (start // LATENT_STRIDE * LATENT_STRIDE for start in (self.top, self.left))

@@ -199,6 +199,23 @@ def test_latents_of_three_rows_of_tiles_are_held(codec, monkeypatch):
     assert most == 3 * 2
 
 
+def test_large_tiles_are_synthesised_in_pieces(codec, monkeypatch):
+    """Memory does not grow with the tile that a header claims; no piece shows, and the last ones are narrow."""
+    data = codec.encode(picture(250, 300), 0.6, tile_px=2048)
+    whole, synthesise, seen = np.asarray(codec.decode(data)).astype(int), codec.model.backend.synthesise, []
+
+    def watched(y_hat, rate_point):
+        seen.append(max(y_hat.shape[:2]))
+        return synthesise(y_hat, rate_point)
+
+    monkeypatch.setattr(codec.model.backend, "synthesise", watched)
+    monkeypatch.setattr("codec.decoder.SYNTHESIS_PX", 64)
+    pieces = np.asarray(codec.decode(data)).astype(int)
+    assert len(seen) == 4 * 5
+    assert max(seen) <= (64 + 2 * codec.model.margin_px) // LATENT_STRIDE
+    assert np.abs(pieces - whole).max() <= 1
+
+
 def test_region_within_a_tile_needs_no_synthesis_of_the_rest(codec, monkeypatch):
     data = codec.encode(picture(512, 512), 0.5)
     backend = codec.model.backend
