@@ -36,7 +36,6 @@ WITHOUT_TORCH = [
     "encode PICTURE a --output b.yoto",
     "encode PICTURE --target-bpp 1 --quality 1",
     "encode PICTURE --shard 1/2",
-    "encode .",
     "decode PICTURE",
     "decode missing",
     "decode FILE PICTURE",

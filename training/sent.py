@@ -15,8 +15,8 @@ from codec.network.layers import gaussian_bits
 from codec.network.model import ModelOutput, YotoModel
 
 # As in codec/quantise.py; a test holds them together.
-RDO_BITS, RDO_BITS_REFINED = 25.0, 15.0
-NEWTON_SHARE = 0.7
+RDO_BITS, RDO_BITS_REFINED = 25.0, 25.0
+NEWTON_SHARE = 0.35
 CURVATURE = 17.312340490667562
 
 # All that decides about the symbols; the condition's embedding among it, since the analysis reads it.
