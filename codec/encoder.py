@@ -28,7 +28,6 @@ from codec.picture.image import Planes, Uint8Array
 from codec.picture.plain import SLOW, USUAL, BoolArray, PlainTile, mask_shape, on_pixels, pack_plain
 from codec.quantise import (
     RDO_BITS,
-    RDO_BITS_REFINED,
     Choice,
     block_costs,
     codable,
@@ -242,7 +241,7 @@ class Search(NamedTuple):
         """Quantise the tile's latents; then, `effort` times, anew after a look at their picture, if the cost falls."""
         y = np.ascontiguousarray(self.around[self.box.slices(self.outer, LATENT_STRIDE)])
         if effort == 0:
-            return Chosen(self.quantised(y, RDO_BITS))
+            return Chosen(self.quantised(y))
         best = self.choice(y, gradient=True)
         for left in reversed(range(effort)):
             new = self.choice(newton_step(best), gradient=left > 0)
@@ -254,14 +253,14 @@ class Search(NamedTuple):
             best = new
         return Chosen(best.tile, best.error_bits)
 
-    def quantised(self, y: FloatArray, rdo_bits: float) -> TilePrior:
-        """The symbols of the tile's latents, at so many bits a unit of squared error."""
-        thresholds = rounding_thresholds(self.model.weights.tables, rdo_bits)
+    def quantised(self, y: FloatArray) -> TilePrior:
+        """The symbols of the tile's latents."""
+        thresholds = rounding_thresholds(self.model.weights.tables, RDO_BITS)
         return self.model.prior(self.rate_point).run(self.z, quantiser(y, thresholds))
 
     def choice(self, y: FloatArray, *, gradient: bool) -> Choice:
         """Quantise the tile's latents and see what that costs."""
-        tile = self.quantised(y, RDO_BITS_REFINED)
+        tile = self.quantised(y)
         look = self.look(tile.y_hat, gradient=gradient)
         costs = block_costs(tile, look.error_bits, self.model.weights.tables)
         return Choice(y, tile, costs, look.gradient, look.error_bits)

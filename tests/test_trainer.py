@@ -271,20 +271,20 @@ def test_the_decoders_stage_keeps_every_symbol(plateau: checkpoint.State, bfloat
 
 
 def test_symbols_of_the_decoders_stage_are_the_encoders():
-    assert (sent.RDO_BITS, sent.RDO_BITS_REFINED) == (quantise.RDO_BITS, quantise.RDO_BITS_REFINED)
+    assert sent.RDO_BITS == quantise.RDO_BITS
     assert sent.NEWTON_SHARE == quantise.NEWTON_SHARE
     assert pytest.approx(quantise.CURVATURE) == sent.CURVATURE
     generator = torch.Generator().manual_seed(0)
     residual = 4.0 * torch.randn(1000, generator=generator)
     sigma = torch.full((1000,), 0.8)
-    symbols = sent.rounded_for_rate(residual, sigma, sent.RDO_BITS)
+    symbols = sent.rounded_for_rate(residual, sigma)
     assert torch.equal(symbols, symbols.round())
     assert (symbols.abs() <= residual.round().abs()).all()
     assert 0 < (symbols != residual.round()).sum() < 300
     # 1 is worth its bits from 1/2 + (bits of 1 - bits of 0) / 50 on.
     bits = [-math.log2(0.5 * (math.erf((k + 0.5) / 0.8 / 2**0.5) - math.erf((k - 0.5) / 0.8 / 2**0.5))) for k in (0, 1)]
     edge = 0.5 + (bits[1] - bits[0]) / (2.0 * sent.RDO_BITS)
-    near = sent.rounded_for_rate(torch.tensor([edge - 1e-3, edge + 1e-3, -edge + 1e-3]), sigma[:3], sent.RDO_BITS)
+    near = sent.rounded_for_rate(torch.tensor([edge - 1e-3, edge + 1e-3, -edge + 1e-3]), sigma[:3])
     assert near.tolist() == [0.0, 1.0, 0.0]
 
 
@@ -298,15 +298,15 @@ def test_choosing_as_the_encoder_never_costs_more():
         z_hat = transforms.hyper_analyse(y, condition).round()
         cond = transforms.condition_net(condition)
 
-        def cost(latents: Tensor, rdo_bits: Tensor | float) -> Tensor:
-            y_hat, bits = encoder.coded(latents, z_hat, condition, cond, rdo_bits)
+        def cost(latents: Tensor) -> Tensor:
+            y_hat, bits = encoder.coded(latents, z_hat, condition, cond)
             error = (transforms.synthesise(y_hat, condition) - x).square().sum(dim=(1, 2, 3))
             return bits + transforms.lmbda(condition)[:, 0] * 255.0**2 / 3.0 * error
 
-        draft = cost(y, sent.RDO_BITS)
-    chosen, rdo_bits = encoder.choose(x, y, z_hat, condition)
+        draft = cost(y)
+    chosen = encoder.choose(x, y, z_hat, condition)
     with torch.no_grad():
-        assert (cost(chosen, rdo_bits) <= draft * 1.0001).all()
+        assert (cost(chosen) <= draft * 1.0001).all()
         assert not torch.equal(chosen, y)  # it did look
 
 

@@ -15,7 +15,7 @@ from codec.network.layers import gaussian_bits
 from codec.network.model import ModelOutput, YotoModel
 
 # As in codec/quantise.py; a test holds them together.
-RDO_BITS, RDO_BITS_REFINED = 25.0, 25.0
+RDO_BITS = 25.0
 NEWTON_SHARE = 0.35
 CURVATURE = 17.312340490667562
 
@@ -29,7 +29,7 @@ def freeze_encoder(model: YotoModel) -> None:
         parameter.requires_grad_(not name.startswith(ENCODER))
 
 
-def rounded_for_rate(residual: Tensor, sigma: Tensor, rdo_bits: Tensor | float) -> Tensor:
+def rounded_for_rate(residual: Tensor, sigma: Tensor) -> Tensor:
     """Symbols of residuals: a magnitude must be worth its bits, else it takes the next lower one.
 
     Gradients pass as if nothing had been rounded.
@@ -39,7 +39,7 @@ def rounded_for_rate(residual: Tensor, sigma: Tensor, rdo_bits: Tensor | float) 
         levels = magnitude.round()
         lower = (levels - 1.0).clamp_min(0.0)
         saved = gaussian_bits(levels, sigma) - gaussian_bits(lower, sigma)
-        least = levels - 0.5 + (saved / (2.0 * rdo_bits)).clamp(0.0, 1.0)
+        least = levels - 0.5 + (saved / (2.0 * RDO_BITS)).clamp(0.0, 1.0)
         symbols = torch.where(magnitude < least, lower, levels) * residual.sign()
     return residual + (symbols - residual).detach()
 
@@ -62,21 +62,17 @@ class SentModel(nn.Module):
         with torch.no_grad():
             y = transforms.analyse(x, condition)
             z_hat = transforms.hyper_analyse(y, condition).round()
-        y, rdo_bits = self.choose(x, y, z_hat, condition)
+        y = self.choose(x, y, z_hat, condition)
         cond = transforms.condition_net(condition)
-        y_hat, y_bits = self.coded(y, z_hat, condition, cond, rdo_bits)
+        y_hat, y_bits = self.coded(y, z_hat, condition, cond)
         return y_hat, y_bits, prior.z_bits(z_hat, cond, noise=False)
 
-    def coded(
-        self, y: Tensor, z_hat: Tensor, condition: Tensor, cond: Tensor, rdo_bits: Tensor | float
-    ) -> tuple[Tensor, Tensor]:
-        def quantise(residual: Tensor, sigma: Tensor) -> Tensor:
-            return rounded_for_rate(residual, sigma, rdo_bits)
+    def coded(self, y: Tensor, z_hat: Tensor, condition: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self.model.transforms.normaliser(condition)
+        return self.model.prior(y, z_hat, norm, cond, False, rounded_for_rate)
 
-        return self.model.prior(y, z_hat, self.model.transforms.normaliser(condition), cond, False, quantise)
-
-    def choose(self, x: Tensor, y: Tensor, z_hat: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents to quantise and what a unit of error is worth (1, B, 1, 1): the corrected ones where that is cheaper.
+    def choose(self, x: Tensor, y: Tensor, z_hat: Tensor, condition: Tensor) -> Tensor:
+        """Latents to quantise: the corrected ones where that is cheaper.
 
         The encoder decides so for each block of latents, here for each crop.
         """
@@ -88,14 +84,13 @@ class SentModel(nn.Module):
 
         with torch.no_grad():
             cond = transforms.condition_net(condition)
-            draft, draft_bits = self.coded(y, z_hat, condition, cond, RDO_BITS)
+            draft, draft_bits = self.coded(y, z_hat, condition, cond)
         with torch.enable_grad():
             error = error_bits(draft.requires_grad_())
             (gradient,) = torch.autograd.grad(error.sum(), draft)
         with torch.no_grad():
             wanted = draft - gradient / CURVATURE
             refined = y + NEWTON_SHARE * (wanted - y)
-            again, again_bits = self.coded(refined, z_hat, condition, cond, RDO_BITS_REFINED)
+            again, again_bits = self.coded(refined, z_hat, condition, cond)
             better = again_bits + error_bits(again) < draft_bits + error
-        rdo_bits = torch.where(better, RDO_BITS_REFINED, RDO_BITS)[None, :, None, None]
-        return torch.where(better[:, None, None, None], refined, y), rdo_bits
+        return torch.where(better[:, None, None, None], refined, y)
