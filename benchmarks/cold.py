@@ -9,7 +9,6 @@ ends. Medians of several runs, which take turns, after one that only fills the c
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 import time
@@ -45,30 +44,36 @@ print(json.dumps(taken))
 """
 
 
+# Not what the system says of a child that has ended, into which Linux counts the parent's size at the fork.
+COMMAND = """
+import cli
+try:
+    cli.main()
+finally:
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
 class Setup(NamedTuple):
     """An interpreter and what runs the transforms in it."""
 
     python: str
     backend: str
 
-    def run(self, program: str, *arguments: str) -> tuple[str, float, float]:
-        """Run a program isolated from where this is called: its output, seconds, and peak MiB."""
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            start = time.perf_counter()
-            process = subprocess.Popen([self.python, "-I", "-c", program, *arguments], stdout=out, stderr=err)
-            _, status, usage = os.wait4(process.pid, 0)
-            taken = time.perf_counter() - start
-            process.returncode = os.waitstatus_to_exitcode(status)
-            for file in (out, err):
-                file.seek(0)
-            if process.returncode:
-                raise click.ClickException(f"{self.python} {' '.join(arguments)}: {err.read().strip()}")
-            return out.read(), taken, usage.ru_maxrss / 1024
+    def run(self, program: str, *arguments: str) -> str:
+        """The last line that a program prints, isolated from where this is called."""
+        command = [self.python, "-I", "-c", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise click.ClickException(f"{self.python} {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout.splitlines()[-1]
 
     def command(self, step: str, source: str, target: str, threads: int) -> tuple[float, float]:
-        """Seconds and peak MiB of the command."""
+        """Seconds of the command from start to end of its process, and peak MiB."""
         options = ["--force", "--backend", self.backend, "--threads", str(threads)]
-        return self.run("import cli; cli.main()", *step.split(), source, target, *options)[1:]
+        start = time.perf_counter()
+        peak_kib = self.run(COMMAND, *step.split(), source, target, *options)
+        return time.perf_counter() - start, int(peak_kib) / 1024
 
 
 def setups(python: str) -> list[Setup]:
@@ -79,7 +84,7 @@ def setups(python: str) -> list[Setup]:
 
 def size_mib(setup: Setup) -> float:
     """Of all files of the environment."""
-    prefix = Path(setup.run("import sys; print(sys.prefix)")[0].strip())
+    prefix = Path(setup.run("import sys; print(sys.prefix)"))
     return sum(path.lstat().st_blocks for path in prefix.rglob("*")) * 512 / (1 << 20)
 
 
@@ -90,7 +95,7 @@ def measure(chosen: list[Setup], image: str, repeats: int, threads: int) -> list
         file, picture = str(Path(folder, "a.yoto")), str(Path(folder, "a.png"))
         for run in range(repeats + 1):
             for setup, row in zip(chosen, rows, strict=True):
-                warm = json.loads(setup.run(WARM, image, setup.backend, str(threads))[0])
+                warm = json.loads(setup.run(WARM, image, setup.backend, str(threads)))
                 for step in STEPS:
                     source, target = (file, picture) if step == "decode" else (image, file)
                     seconds, peak = setup.command(step, source, target, threads)
