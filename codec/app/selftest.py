@@ -164,7 +164,7 @@ def both(first: AbstractContextManager[object], second: AbstractContextManager[o
 def settings() -> list[Setting]:
     """Thread counts × back ends of this machine."""
     if torch is None:
-        return [Setting("as it is", nullcontext)]
+        return [Setting("this machine as it is", nullcontext)]
     most = max(2, torch.get_num_threads(), torch.get_num_interop_threads())
     return [
         Setting(
@@ -240,8 +240,8 @@ def check_files(codec: Codec) -> Iterator[Check]:
         yield Check("files: encoded with ONNX Runtime, decoded with torch", exchanged(codec, other, here, here))
         yield Check("files: encoded with torch, decoded with ONNX Runtime", exchanged(other, codec, here, here))
         codec = other
-    for send, receive in ((first, last), (last, first)):
-        name = f"files: encoded with {send.name}, decoded with {receive.name}"
+    for send, receive in dict.fromkeys([(first, last), (last, first)]):  # without torch, there is but one
+        name = f"files: {codec.backend}, encoded with {send.name}, decoded with {receive.name}"
         yield Check(name, exchanged(codec, codec, send, receive))
     if torch is not None and torch.cuda.is_available():
         gpu = Codec(device="cuda")
