@@ -261,7 +261,8 @@ def test_throughput_is_told(folder: Path, tmp_path: Path) -> None:
 DISTRIBUTED = """
 import sys, dataclasses, torch, torch.distributed as dist
 from pathlib import Path
-from tests.test_training import CONFIG
+sys.path.insert(0, "tests")
+from test_training import CONFIG
 from training.data import CropSampler, find_images
 from training.trainer import Trainer
 torch.set_num_threads(1)
