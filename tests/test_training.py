@@ -261,13 +261,13 @@ def test_throughput_is_told(folder: Path, tmp_path: Path) -> None:
 DISTRIBUTED = """
 import os, sys, torch, torch.distributed as dist
 from pathlib import Path
+other = os.fork()  # before anything starts a thread; torch is imported once
+os.environ["RANK"] = "0" if other else "1"
 sys.path.insert(0, "tests")
 from test_training import CONFIG
 from training.data import CropSampler, find_images
 from training.trainer import Trainer
 torch.set_num_threads(1)
-other = os.fork()  # before any thread of gloo's; torch is imported once
-os.environ["RANK"] = "0" if other else "1"
 dist.init_process_group("gloo")
 trainer = Trainer(CONFIG, CropSampler(find_images(Path(sys.argv[1])), torch.device("cpu"), 1), torch.device("cpu"))
 torch.manual_seed(0)
