@@ -225,6 +225,8 @@ def resolve(
         UsageError: they do not go together.
         CodecError: a folder or pattern, and a file for the results; a second input where the output would be.
     """
+    if "" in (*inputs, output):  # as of a variable that is not set; as a path it would be this folder
+        raise UsageError("an empty name is given")
     for text in [*inputs, output or ""]:
         if "://" in text:
             raise UsageError(f"{text} is a URL; the library takes it, the command only what is piped to it, as -")
