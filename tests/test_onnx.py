@@ -20,7 +20,7 @@ from PIL import Image
 from cli import main
 from codec.api import Codec, default_codec
 from codec.errors import CodecError, WeightsError
-from codec.network import loaded, weights
+from codec.network import loaded, threads, weights
 from codec.network.config import ModelConfig
 from codec.network.onnx_backend import OnnxBackend, graph_path, has_graphs
 from codec.network.torch_backend import TorchBackend
@@ -197,6 +197,20 @@ def test_a_back_end_that_was_used_serves_forked_processes():
 
 def _decode_default(data: bytes) -> np.ndarray:
     return np.asarray(default_codec().decode(data))
+
+
+def test_cores_are_those_that_the_environment_allows(monkeypatch):
+    """As torch does, which is asked where it is loaded."""
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(threads, "_chosen", 0)
+    for told, cores in (
+        ("3", 3),
+        ("2,1", 2),
+        ("many", len(os.sched_getaffinity(0))),
+        ("0", len(os.sched_getaffinity(0))),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert threads.get() == cores
 
 
 def test_the_back_end_pickles(backends):

@@ -292,7 +292,7 @@ def test_two_processes_see_the_batch_of_one(folder: Path, sampler: CropSampler) 
         port = s.getsockname()[1]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     command = [sys.executable, "-c", DISTRIBUTED, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     together = float(done.stdout.split("LOSS")[1])
     alone = Trainer(CONFIG, sampler, torch.device("cpu")).train_step()
