@@ -27,7 +27,7 @@ RDO_LEVELS = 15
 CURVATURE = 12.0 / math.log(2.0)
 # Bits that a unit of squared error, in quantiser steps, is worth. CURVATURE / 2 is the slope of a fine quantiser, but
 # training has made the network shrink what is not worth its bits. Measured best, see training/EXPERIMENTS.md.
-RDO_BITS = 35.0
+RDO_BITS = 25.0
 NEWTON_SHARE = 0.35  # of the step, since the latents are not independent
 BLOCK = 4  # latents along the side of a block that keeps or drops a step by itself, as wide as a hyper-latent
 MIX_SHARE = 0.01  # of the cost, that dropping the step in some blocks must promise to save
