@@ -12,7 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
-import aiohttp
 import fsspec
 import pytest
 from conftest import picture
@@ -221,6 +220,8 @@ def test_result_of_a_url_does_not_overwrite_a_picture_here(weights_path, codec, 
 def test_what_a_server_says_is_one_line(server, monkeypatch, path, words):
     address, _ = server
     if path == "slow.png":
+        import aiohttp
+
         options = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=0.3)}, "skip_instance_cache": True}
         monkeypatch.setitem(fsspec.config.conf, "http", options)
     for command in ("encode", "info", "view"):
