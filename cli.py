@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,6 +66,9 @@ def main() -> None:
     """Compress images with one learned model, at any quality."""
     # Threads of torch that wait for each other at full speed make it many times slower on a machine that is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Names of files are bytes of any coding: what is no text in the terminal's is escaped, as Python does on stderr.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @main.command()

@@ -273,10 +273,10 @@ def test_frozen_tensors_are_integers(integers):
     assert all(tensor.dtype.kind == "i" for tensor in integers.values())
 
 
-def test_rejects_quality_out_of_range(subtests, codec, integers):
-    for quality in [-1, QUALITY_MAX + 1]:
-        with subtests.test(quality=quality), pytest.raises(ValueError, match="quality"):
-            IntegerPrior(codec.weights.config, integers, quality)
+def test_rejects_rate_points_out_of_range(subtests, codec, integers):
+    for rate_point in [-1, QUALITY_MAX + 1]:
+        with subtests.test(rate_point=rate_point), pytest.raises(ValueError, match="rate point"):
+            IntegerPrior(codec.weights.config, integers, rate_point)
 
 
 def test_stages_are_z_then_the_passes(integers, codec):

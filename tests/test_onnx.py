@@ -177,6 +177,7 @@ def test_serves_without_torch(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "ok   integers" in done.stdout
+    assert "ok   files: onnx" in done.stdout
     with Image.open(tmp_path / "colour.png") as image, Image.open(GOLDEN / "colour.png") as expected:
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() <= 1
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import picture
 from PIL import Image
+from test_broken_pictures import WRITTEN, mutants
 
 pytestmark = pytest.mark.ray
 
@@ -85,6 +86,32 @@ def test_collection_of_urls(pictures, tmp_path, weights_path, codec, monkeypatch
         assert line["output"] == f"local://{out}/sub/{name}.yoto"
         data = (out / "sub" / f"{name}.yoto").read_bytes()
         assert data == codec.encode(np.asarray(Image.open(pictures / "sub" / name)), 0.3)
+
+
+@pytest.fixture(scope="session")
+def worker(weights_path: Path):
+    from examples.transcode_ray import Transcoder
+
+    return Transcoder(str(weights_path), 0.3)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is read all the same, and of what is not kept
+@pytest.mark.parametrize("form", WRITTEN)
+def test_worker_tells_what_is_wrong_with_a_picture_in_one_line(tmp_path, worker, codec, form):
+    """Whatever else it raised would cost its whole group of files."""
+    errors = []
+    for number, data in enumerate(mutants(WRITTEN[form], seed=len(form))):
+        source, output = tmp_path / f"{number}", tmp_path / "out" / f"{number}.yoto"
+        source.write_bytes(data)
+        line = worker({"source": str(source), "output": str(output)})
+        assert output.exists() == (line["error"] is None)
+        if line["error"]:
+            errors.append(line["error"])
+        else:
+            assert line["bytes"] == len(output.read_bytes())
+            codec.decode(output)
+    assert errors
+    assert not any("\n" in error for error in errors)
 
 
 def test_collection_survives_bad_pictures_and_killed_workers(pictures, tmp_path, weights_path, codec):

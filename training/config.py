@@ -40,7 +40,6 @@ class TrainConfig:
         synthetic_limit: greatest loss of a drawn crop, some of which would cost a hundred times a photograph's 1 or 2.
         bfloat16: run the blocks in bfloat16; on CPUs without fast bfloat16 products float32 is the faster one.
         compile: have torch compile the blocks, where C kernels do not run them already.
-        init_from: checkpoint whose averaged weights a first stage starts from; the network may have more blocks.
     """
 
     minutes: float = 60.0
@@ -69,7 +68,6 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     validate_every: int = 1
     validation_images: int = 32
-    init_from: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -100,9 +99,7 @@ class Trainer:
         config.model.validate()
         self.objective = (realism_objective if config.realism else codec_objective)(config.model, config.balance)
         self.model = network(config.realism)(config.model)
-        if config.init_from:
-            checkpoint.start_from(self.model, Path(config.init_from))
-        elif start is None:
+        if start is None:
             init_from_images(self.model, sampler.sample(256, config.patch, self.generator).cpu())
         self.model.to(device, memory_format=torch.channels_last)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -252,20 +249,21 @@ class Trainer:
     def begin_stage(self, state: State) -> None:
         """Take over a run under these settings; blocks that its network lacks start as the identity.
 
-        A stage that keeps the encoder starts from the averaged weights, which are what ships.
+        Averaged weights alone, as `training.thaw` writes them, begin at step 0. A stage that keeps the encoder starts
+        from the averaged weights, which are what ships.
         """
         if self.config.decoder_only or self.config.realism:
             state = {**state, "model": state["ema"]}
-        self._take(state)
+        if "optimisers" in state:
+            self._take(state)
+        else:
+            self._take_weights(state["ema"], state["ema"])
         self.stage_step, self.stage_seconds = self.step, self.seconds
 
     def _take(self, state: State) -> None:
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
         self.running_loss = state.get("running_loss", math.nan)
-        checkpoint.load_weights(self.model, state["model"], "the checkpoint")
-        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        for name, average in state["ema"].items():
-            self.ema[name].copy_(average)
+        self._take_weights(state["model"], state["ema"])
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         remembered = checkpoint.momenta(state, network(state["config"].get("realism", False)))
         for optimiser in self.optimisers:
@@ -280,6 +278,12 @@ class Trainer:
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and state.get("cuda_rng") is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+    def _take_weights(self, weights: State, averaged: State) -> None:
+        checkpoint.load_weights(self.model, weights, "the checkpoint")
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        for name, average in averaged.items():
+            self.ema[name].copy_(average)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -242,6 +242,8 @@ def resolve(
         UsageError: they do not go together.
         CodecError: a folder or pattern, and a file for the results; a second input where the output would be.
     """
+    if "" in (*inputs, output):  # as of a variable that is not set; as a path it would be this folder
+        raise UsageError("an empty name is given")
     paths, target = [locate(text) for text in inputs], None if output is None else locate(output)
     folder = _folder(paths, output)
     of_many = [path for path in paths if holds_many(path)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import warnings
@@ -176,8 +177,8 @@ def scale_levels(image: Image.Image, low: float, high: float) -> Image.Image:
 
 def _check_levels(levels: tuple[float, float]) -> None:
     low, high = levels
-    if not low < high:
-        raise ValueError(f"levels go from {low:g} to {high:g}; the first must be below the second")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"levels go from {low:g} to {high:g}; the first must be below the second, both finite")
 
 
 def _scaled(values: npt.NDArray[Any], levels: tuple[float, float]) -> Uint8Array:
