@@ -151,8 +151,8 @@ def encode(
     callback=parse_share,
     default="0",
     show_default=True,
-    help="0 for the least error, up to 1, or a percentage, for the structure that MS-SSIM sees: more contrast in what"
-    " the bits leave open. For weights that have learned it.",
+    hidden=True,  # no shipped weights have learned it: training/EXPERIMENTS.md says what was gained
+    help="0 for the least error, up to 1, or a percentage, for the structure that MS-SSIM sees.",
 )
 @click.option("--fit", type=click.IntRange(1), metavar="PX", help="Shrink what is larger to PX on its longer side.")
 @click.option("--partial", is_flag=True, help="Write what is left of a damaged file; exit with 1 if it is damaged.")

@@ -290,6 +290,18 @@ def test_other_payload_under_right_checksums_is_corrupt(codec):
         codec.decode(reseal(bytes(forged)))
 
 
+def test_number_that_no_symbol_asks_for_is_corrupt(codec):
+    """The integers are right, and so are all checksums, but no encoder writes such a stream."""
+    data = codec.encode(picture(64, 64))
+    payload = data[TILE_ENTRY + 16 :]
+    end = 1 + payload[0] // 2  # of the numbers of escapes, whose bytes are counted twice
+    longer = bytes([payload[0] + 2]) + payload[1:end] + b"\0" + payload[end:]
+    forged = bytearray(data[: TILE_ENTRY + 16] + longer)
+    struct.pack_into("<I", forged, TILE_ENTRY, len(longer))
+    with pytest.raises(CorruptError, match="left over"):
+        codec.decode(reseal(bytes(forged)))
+
+
 def test_hyper_latent_out_of_range_is_corrupt(codec):
     """Beyond it the sums of the entropy model might not be exact."""
     prior = codec.model.prior(2048)
