@@ -33,7 +33,7 @@ from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import CodecError, explain
 from codec.format.bitstream import Region, unpack
-from codec.url import Url
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec

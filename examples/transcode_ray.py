@@ -34,7 +34,7 @@ import ray.data
 from codec.app.files import write_output
 from codec.errors import CodecError
 from codec.format.bitstream import unpack
-from codec.url import Url, locate
+from codec.picture.url import Url, locate
 
 MANIFEST = "manifest.jsonl"
 FILES_PER_TASK = 16  # what is done again if a worker dies

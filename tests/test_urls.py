@@ -22,7 +22,7 @@ from test_cli import assert_fails, run
 import codec as package
 from codec.errors import CodecError
 from codec.format.bitstream import MAGIC
-from codec.url import Url, is_url, locate
+from codec.picture.url import Url, is_url, locate
 
 PICTURE = picture(40, 70)
 

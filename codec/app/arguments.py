@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Region
-from codec.url import locate
+from codec.picture.url import locate
 
 if TYPE_CHECKING:
     from codec.api import Codec

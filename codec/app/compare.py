@@ -16,7 +16,7 @@ from codec.metrics import MS_SSIM_MIN_PX, SSIM_MIN_PX, ms_ssim, psnr_db, ssim
 from codec.picture.image import Planes, open_image, to_planes
 from codec.picture.source import NamedBytes
 from codec.picture.transparent import without_hidden_colours
-from codec.url import Url
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec

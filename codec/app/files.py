@@ -17,7 +17,7 @@ from typing import BinaryIO, NoReturn
 
 from codec.errors import CodecError
 from codec.format.bitstream import MAGIC
-from codec.url import Url
+from codec.picture.url import Url
 
 STREAM = Path("-")
 # Where a folder knows no second names (FAT, some shares), `os.link` fails with one of these.

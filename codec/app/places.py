@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeGuard
 
 from codec.app.files import STREAM
 from codec.errors import CodecError, explain
-from codec.url import Url, locate
+from codec.picture.url import Url, locate
 
 REASONS_NAMED = 8  # for which files of a folder were left out
 

@@ -15,7 +15,7 @@ from codec.metrics import Uint8Array, psnr_db
 from codec.peers import Peer, encode_at_quality, encode_at_size
 from codec.picture.image import Planes, open_image, to_pil, to_planes
 from codec.picture.source import NamedBytes
-from codec.url import Url
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec

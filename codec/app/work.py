@@ -25,7 +25,7 @@ from codec.app.files import (
 from codec.app.places import Task, UsageError
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, Region, unpack
 from codec.picture.source import NamedBytes
-from codec.url import Url
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec

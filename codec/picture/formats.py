@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from codec.errors import CodecError, ImageError, TooLargeError
-from codec.url import Url
+from codec.picture.url import Url
 
 # Formats that people keep pictures in and that are decoded in this process: never EPS, for which Pillow starts
 # Ghostscript, nor the rare ones, whose readers nobody attacks, and so nobody mends.

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import IO, Any, BinaryIO, TypeAlias, TypeGuard
 
-from codec.url import locate
+from codec.picture.url import locate
 
 Source: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | IO[bytes]
 
