@@ -1,12 +1,14 @@
-"""The style transfer example: its network, its losses, its command and its page; no trained weights, no download."""
+"""The style transfer example: its network, its losses, its command and its page, and what its weights have learned."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from click.testing import CliRunner
 from conftest import batch, picture
@@ -14,9 +16,10 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from examples.style_transfer.__main__ import main
-from examples.style_transfer.losses import VGG, Judge, make_objective
+from examples.style_transfer.losses import VGG, Judge, Seen, make_objective
 from examples.style_transfer.network import COEFFICIENTS, StyleNetwork, load, save, stylise
 from examples.style_transfer.page import create_app
+from examples.style_transfer.train import PAINTINGS, load_style
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +170,41 @@ def test_page_answers(network: StyleNetwork):
     assert client.post("/stylise", content=bytes(2 << 20)).status_code == 413
     assert client.post("/stylise", params={"blend": 2}, content=png(8, 8)).status_code == 422
     assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Callable[..., Seen]:
+    """The losses of what the shipped weights make of a photograph, by places; the others are in the middle.
+
+    They are seen through a VGG of random weights, whose Gram matrices tell textures apart too (Ustyuzhaninov et al.,
+    "What does it take to generate natural textures?", ICLR 2017): the one of the training is a download of 55 MB.
+    """
+    torch.manual_seed(0)
+    x = torch.from_numpy(skimage.data.astronaut()[::2, ::2].copy()).permute(2, 0, 1)[None].float() / 255.0
+    judge = Judge(VGG(((16, 16), (32, 32), (64, 64, 64), (64, 64, 64))), [load_style(path) for path in PAINTINGS], x)
+    network = load()
+
+    @torch.no_grad()
+    def seen(share: float | None = None, **places: float) -> Seen:
+        condition = torch.tensor([[2.0 * places.get(name, 0.5) - 1.0 for name in COEFFICIENTS]])
+        blend = places.get("blend", 0.5) if share is None else share
+        return judge(network(x, condition), x, torch.tensor([blend]))
+
+    return seen
+
+
+def test_shipped_weights_follow_the_content(shipped: Callable[..., Seen]):
+    contents = [shipped(content=place).content.item() for place in (0.0, 0.5, 1.0)]
+    assert contents[0] > 1.2 * contents[1] > 1.44 * contents[2]
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_shipped_weights_follow_every_layer(shipped: Callable[..., Seen], layer: int):
+    low, high = (shipped(**{f"style{1 + layer}": place}).styles[layer].item() for place in (0.0, 1.0))
+    assert high < 0.95 * low
+
+
+def test_shipped_weights_follow_the_blend(shipped: Callable[..., Seen]):
+    for painting in (0.0, 1.0):
+        there, away = (sum(shipped(share=painting, blend=place).styles).item() for place in (painting, 1.0 - painting))
+        assert there < 0.9 * away
