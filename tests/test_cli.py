@@ -351,3 +351,11 @@ def test_help_says_what_each_command_does_in_whole_sentences():
     lines = run("--help").stdout.partition("Commands:")[2].splitlines()
     assert len(lines) > len(main.commands)
     assert [line for line in lines if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_is_had_by_either_name(command):
+    words = command.split()
+    short, long = run(*words, "-h"), run(*words, "--help")
+    assert (short.exit_code, short.stdout) == (0, long.stdout)
+    assert short.stdout.startswith("Usage: ")
