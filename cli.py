@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from codec.app.arguments import (
+    ANY_PATH,
     How,
     file_options,
     json_option,
     megapixels_option,
     model_options,
     parse_levels,
+    parse_places,
     parse_region,
     parse_share,
     parse_suffix,
@@ -31,6 +33,7 @@ from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import CodecError, explain
 from codec.format.bitstream import Region, unpack
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -112,9 +115,12 @@ def encode(
     encode *.jpg              writes each beside its input, as does the name of a folder
     encode photos -o coded/   writes to the folder coded, with the tree of photos kept
 
-    Also quoted patterns such as 'photos/**/*.png'. Grey or colour, transparency (without loss), ICC profile, Exif and
-    XMP are kept; of several frames the first. Outputs that exist are left alone, with an error, unless --force or
-    --skip-existing says otherwise; an output that is a picture is only ever named by -o.
+    Also quoted patterns such as 'photos/**/*.png', and URLs of files, https://… or what else fsspec knows (extra
+    `remote`); results of theirs go to the current folder unless -o names a place, which may be a URL, too.
+
+    Grey or colour, transparency (without loss), ICC profile, Exif and XMP are kept; of several frames the first.
+    Outputs that exist are left alone, with an error, unless --force or --skip-existing says otherwise; an output that
+    is a picture is only ever named by -o.
     """
     from codec.picture.formats import has_pictures_suffix, missing_plugin, pillows_limit_lifted, readable_suffixes
 
@@ -175,8 +181,9 @@ def decode(
     decode *.yoto             writes each beside its input, as does the name of a folder
     decode coded -o back/     writes to the folder back, with the tree of coded kept
 
-    ICC profile, Exif and XMP are kept where the format can hold them. JPEG, WebP and AVIF are written at quality 95.
-    Outputs that exist are left alone, with an error, unless --force or --skip-existing says otherwise.
+    IN and OUT may be URLs as with `encode`. ICC profile, Exif and XMP are kept where the format can hold them. JPEG,
+    WebP and AVIF are written at quality 95. Outputs that exist are left alone, with an error, unless --force or
+    --skip-existing says otherwise.
     """
     place = resolve(inputs, output, Plan((), None, suffix or ".png", {".yoto"}, how.recursive), looks_like_yoto)
     if isinstance(place, Plan):
@@ -188,18 +195,18 @@ def decode(
     run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit, realism), how)
 
 
-def is_other_file(path: Path) -> bool:
+def is_other_file(place: Path | Url) -> bool:
     """Whether there is a file that `encode` has not made: a drawing, a camera's raw picture, a text."""
-    return path.suffix.lower() != ".yoto" and path.is_file() and not is_yoto(path)
+    return place.suffix.lower() != ".yoto" and isinstance(place, Path) and place.is_file() and not is_yoto(place)
 
 
-def looks_like_yoto(path: Path) -> bool:
-    """Whether a path has the suffix of .yoto files, or is one."""
-    return path.suffix.lower() == ".yoto" or (path.is_file() and is_yoto(path))
+def looks_like_yoto(place: Path | Url) -> bool:
+    """Whether a place has the suffix of .yoto files, or is one."""
+    return place.suffix.lower() == ".yoto" or (isinstance(place, Path) and place.is_file() and is_yoto(place))
 
 
 @main.command()
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("source", metavar="FILE", type=ANY_PATH, callback=parse_places)
 @click.option("--viewer", metavar="COMMAND", help="Instead of the system's; the temporary file goes when it ends.")
 @click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Show these pixels only.")
 @click.option("--partial", is_flag=True, help="Show what is left of a damaged file.")
@@ -207,14 +214,17 @@ def looks_like_yoto(path: Path) -> bool:
 @model_options
 @one_line_errors
 def view(
-    source: Path,
+    source: Path | Url,
     viewer: str | None,
     region: Region | None,
     partial: bool,
     max_pixels: int,
     load: Callable[[], Codec],
 ) -> None:
-    """Show a .yoto file in the system's viewer for pictures, as a temporary PNG file."""
+    """Show a .yoto file in the system's viewer for pictures.
+
+    The viewer need not know the format: it gets a temporary PNG file.
+    """
     from codec.app.viewer import show
 
     work = Decoding(load, ".png", region, partial, max_pixels)
@@ -230,11 +240,14 @@ def view(
 
 
 @main.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("source", metavar="IN", type=ANY_PATH, callback=parse_places)
 @json_option
 @one_line_errors
-def info(source: Path, as_json: bool) -> None:
-    """Print what the header of a .yoto file says, without loading the model."""
+def info(source: Path | Url, as_json: bool) -> None:
+    """Print what the header of a .yoto file says.
+
+    The model is not loaded.
+    """
     header = unpack(read_input(source), sys.maxsize)
     fields: dict[str, object] = {
         "width": header.width,
@@ -257,7 +270,10 @@ def info(source: Path, as_json: bool) -> None:
 @main.command()
 @one_line_errors
 def selftest() -> None:
-    """Check that this machine computes the integers that files rely on, in every way that it offers."""
+    """Check that this machine computes what files rely on.
+
+    These are integers, computed in every way that the machine offers, and compared with those of other machines.
+    """
     from codec.app import selftest
 
     failed = 0
@@ -269,13 +285,16 @@ def selftest() -> None:
 
 
 @main.command()
-@click.argument("first", metavar="A", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A", type=ANY_PATH, callback=parse_places)
+@click.argument("second", metavar="B", type=ANY_PATH, callback=parse_places)
 @json_option
 @model_options
 @one_line_errors
-def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec]) -> None:
-    """Print how far the pictures A and B, of any format or .yoto, are apart: PSNR, SSIM, MS-SSIM, bytes."""
+def compare(first: Path | Url, second: Path | Url, as_json: bool, load: Callable[[], Codec]) -> None:
+    """Print how far two pictures are apart.
+
+    PSNR, SSIM, MS-SSIM and bytes. A and B are pictures of any format, .yoto among them, of one size; paths or URLs.
+    """
     from codec.app.compare import compare_files
 
     found = compare_files(first, second, load)
@@ -283,14 +302,21 @@ def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec])
 
 
 @main.command("report")
-@click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=ANY_PATH, callback=parse_places)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
-@click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="Of our files.")
-@click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
+@click.option(
+    "-q", "--quality", callback=parse_share, default="0.5", show_default=True, help="Of our files, as for encode."
+)
+@click.option("-f", "--force", is_flag=True, help="Overwrite the page if it exists.")
 @model_options
 @one_line_errors
-def report_page(inputs: tuple[Path, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]) -> None:
-    """Write an HTML page: the pictures IMG as .yoto files and in other formats, beside what they are stored as."""
+def report_page(
+    inputs: tuple[Path | Url, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]
+) -> None:
+    """Write an HTML page that compares formats on your pictures.
+
+    For each picture IMG it says the bytes at equal PSNR and the PSNR at equal bytes, beside what it is stored as now.
+    """
     if output.exists() and not force:
         raise click.UsageError(f"{output} exists; --force overwrites it")
     from codec.app import savings
@@ -318,7 +344,10 @@ def report_page(inputs: tuple[Path, ...], output: Path, quality: float, force: b
 @model_options
 @one_line_errors
 def demo(output: Path, load: Callable[[], Codec]) -> None:
-    """Encode and decode a picture that scikit-image brings along, at three qualities."""
+    """Encode and decode an example at three qualities.
+
+    The picture comes with scikit-image. All files of an earlier demonstration are overwritten.
+    """
     try:
         import skimage.data
     except ImportError as error:
@@ -371,7 +400,10 @@ def demo_server(host: str, port: int, max_megapixels: float, load: Callable[[], 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
 @click.pass_context
 def benchmark(context: click.Context) -> None:
-    """Measure rate and quality against other codecs; needs a clone of the repository and the extra "bench"."""
+    """Measure rate and quality against other codecs.
+
+    Needs a clone of the repository and the extra "bench".
+    """
     root = Path(__file__).parent
     if not (root / "benchmarks" / "run.py").is_file():
         raise click.ClickException(

@@ -21,7 +21,7 @@ from codec.network.integer import IntegerPrior
 from codec.network.layout import ACTIVATION_MAX
 from codec.network.model import YotoModel
 from codec.network.prior import of_pass, to_phases
-from codec.quantise import RDO_BITS, quantiser, rounding_thresholds
+from codec.quantise import RDO_BITS, quantised_hyper, quantiser, rounding_thresholds
 
 Arrays = dict[str, np.ndarray]
 Choose = Callable[[int, np.ndarray], np.ndarray]
@@ -392,6 +392,13 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
     saved = np.abs(rounded[coded]) - np.abs(symbols[coded])
     assert set(saved) == {0, 1}
     assert np.mean(saved) < 0.2
+
+
+def test_hyper_latents_are_those_that_a_decoder_will_see():
+    """Silent rows are not written, but condition all that follows; no number of the network's is beyond the rest."""
+    z = np.array([[[3.4, 3.4, np.nan, -1e30]]], np.float32)
+    rows = np.array([LAST_SILENT_ROW, LAST_SILENT_ROW + 1, 40, 40])
+    np.testing.assert_array_equal(quantised_hyper(z, rows), [[[0, 3, 0, -layout.Z_LIMIT]]])
 
 
 def test_quantiser_survives_any_float(subtests: pytest.Subtests, codec: Codec):

@@ -27,6 +27,7 @@ from training.realism import RealismModel
 from training.sent import SentModel, freeze_encoder
 
 VALIDATION_QUALITIES = (0.1, 0.5, 0.9)
+REVIVED_ON = 64  # crops on which units are told to be idle
 EXAMINED = 6  # held-out crops on which the blocks' worth is measured
 MAX_NON_FINITE = 10  # such steps in a row: the weights are lost, and no further step will mend them
 OUTLIER = 20.0  # times the running mean of the loss: one such batch undoes what hundreds taught
@@ -259,6 +260,17 @@ class Trainer:
         else:
             self._take_weights(state["ema"], state["ema"])
         self.stage_step, self.stage_seconds = self.step, self.seconds
+        if self.config.revive:
+            self._revive()
+
+    def _revive(self) -> None:
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        crops = self.sampler.sample(REVIVED_ON, self.config.patch, torch.Generator().manual_seed(self.config.seed))
+        units = self.units(0.5, REVIVED_ON)
+        units[:, 0] = torch.linspace(0.0, 1.0, REVIVED_ON)
+        health.revive(self.model, self.objective.condition(units), crops.to(self.device))
+        for name, value in self.model.state_dict().items():
+            self.ema[name] = torch.where(value != before[name], value, self.ema[name])
 
     def _take(self, state: State) -> None:
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]

@@ -96,7 +96,7 @@ def open_image(
         TooLargeError: it has more than `max_pixels`, or more than Pillow's own limit; found before they are decoded.
         OSError: the file cannot be opened.
     """
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the input"
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else _name(source)
     readers = formats.readers()
     with formats.picture_errors(name), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
@@ -114,6 +114,12 @@ def open_image(
     if levels and image.mode not in _EIGHT_BITS:
         return scale_levels(image, *levels)
     return image
+
+
+def _name(file: BinaryIO) -> str:
+    """Of an open file, for errors; what has none, or a number, is the input."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else "the input"
 
 
 def _hint(source: str | os.PathLike[str] | BinaryIO) -> str:
