@@ -9,6 +9,8 @@ KODAK ?= $(HOME)/.cache/yoto-codec/kodak
 RESULTS := benchmarks/results
 PEERS := jpeg,webp,avif,avif-slowest,jpeg2000,jpegxl,jpegxl-slowest,heic
 COMPRESSAI := .venv-compressai
+# Two processes of one thread; the one that is done first takes over some of the other's tests.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 .PHONY: demo test test-all lint web benchmark benchmark-ours benchmark-quick benchmark-pages clean
 
@@ -37,11 +39,11 @@ test: $(INSTALLED)
 		echo "Not run: the tests with CompressAI, for want of its environment (make $(COMPRESSAI)/.installed)"; \
 		set -- "$$@" --ignore=tests/test_compressai.py; \
 	fi; \
-	$(BIN)/python -m pytest "$$@"
+	$(PYTEST) "$$@"
 
 # Fails where something is missing that a test needs.
 test-all: $(INSTALLED) $(WEB) $(COMPRESSAI)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check

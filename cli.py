@@ -7,18 +7,21 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from codec.app.arguments import (
+    ANY_PATH,
     How,
     file_options,
     json_option,
     megapixels_option,
     model_options,
     parse_levels,
+    parse_places,
     parse_region,
     parse_share,
     parse_suffix,
@@ -30,6 +33,7 @@ from codec.app.reports import report, run_many, run_one, tile_bar
 from codec.app.work import Decoding, Encoding
 from codec.errors import CodecError, explain
 from codec.format.bitstream import Region, unpack
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -62,6 +66,9 @@ def main() -> None:
     """Compress images with one learned model, at any quality."""
     # Threads of torch that wait for each other at full speed make it many times slower on a machine that is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # Names of files are bytes of any coding: what is no text in the terminal's is escaped, as Python does on stderr.
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @main.command()
@@ -108,9 +115,12 @@ def encode(
     encode *.jpg              writes each beside its input, as does the name of a folder
     encode photos -o coded/   writes to the folder coded, with the tree of photos kept
 
-    Also quoted patterns such as 'photos/**/*.png'. Grey or colour, transparency (without loss), ICC profile, Exif and
-    XMP are kept; of several frames the first. Outputs that exist are left alone, with an error, unless --force or
-    --skip-existing says otherwise; an output that is a picture is only ever named by -o.
+    Also quoted patterns such as 'photos/**/*.png', and URLs of files, https://… or what else fsspec knows (extra
+    `remote`); results of theirs go to the current folder unless -o names a place, which may be a URL, too.
+
+    Grey or colour, transparency (without loss), ICC profile, Exif and XMP are kept; of several frames the first.
+    Outputs that exist are left alone, with an error, unless --force or --skip-existing says otherwise; an output that
+    is a picture is only ever named by -o.
     """
     from codec.picture.formats import has_pictures_suffix, missing_plugin, pillows_limit_lifted, readable_suffixes
 
@@ -141,8 +151,8 @@ def encode(
     callback=parse_share,
     default="0",
     show_default=True,
-    help="0 for the least error, up to 1, or a percentage, for the structure that MS-SSIM sees: more contrast in what"
-    " the bits leave open. For weights that have learned it.",
+    hidden=True,  # no shipped weights have learned it: training/EXPERIMENTS.md says what was gained
+    help="0 for the least error, up to 1, or a percentage, for the structure that MS-SSIM sees.",
 )
 @click.option("--fit", type=click.IntRange(1), metavar="PX", help="Shrink what is larger to PX on its longer side.")
 @click.option("--partial", is_flag=True, help="Write what is left of a damaged file; exit with 1 if it is damaged.")
@@ -171,8 +181,9 @@ def decode(
     decode *.yoto             writes each beside its input, as does the name of a folder
     decode coded -o back/     writes to the folder back, with the tree of coded kept
 
-    ICC profile, Exif and XMP are kept where the format can hold them. JPEG, WebP and AVIF are written at quality 95.
-    Outputs that exist are left alone, with an error, unless --force or --skip-existing says otherwise.
+    IN and OUT may be URLs as with `encode`. ICC profile, Exif and XMP are kept where the format can hold them. JPEG,
+    WebP and AVIF are written at quality 95. Outputs that exist are left alone, with an error, unless --force or
+    --skip-existing says otherwise.
     """
     place = resolve(inputs, output, Plan((), None, suffix or ".png", {".yoto"}, how.recursive), looks_like_yoto)
     if isinstance(place, Plan):
@@ -184,18 +195,18 @@ def decode(
     run_one(place, Decoding(load, suffix, region, partial, pixels or max_pixels, fit, realism), how)
 
 
-def is_other_file(path: Path) -> bool:
+def is_other_file(place: Path | Url) -> bool:
     """Whether there is a file that `encode` has not made: a drawing, a camera's raw picture, a text."""
-    return path.suffix.lower() != ".yoto" and path.is_file() and not is_yoto(path)
+    return place.suffix.lower() != ".yoto" and isinstance(place, Path) and place.is_file() and not is_yoto(place)
 
 
-def looks_like_yoto(path: Path) -> bool:
-    """Whether a path has the suffix of .yoto files, or is one."""
-    return path.suffix.lower() == ".yoto" or (path.is_file() and is_yoto(path))
+def looks_like_yoto(place: Path | Url) -> bool:
+    """Whether a place has the suffix of .yoto files, or is one."""
+    return place.suffix.lower() == ".yoto" or (isinstance(place, Path) and place.is_file() and is_yoto(place))
 
 
 @main.command()
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("source", metavar="FILE", type=ANY_PATH, callback=parse_places)
 @click.option("--viewer", metavar="COMMAND", help="Instead of the system's; the temporary file goes when it ends.")
 @click.option("--region", callback=parse_region, metavar="X,Y,W,H", help="Show these pixels only.")
 @click.option("--partial", is_flag=True, help="Show what is left of a damaged file.")
@@ -203,7 +214,7 @@ def looks_like_yoto(path: Path) -> bool:
 @model_options
 @one_line_errors
 def view(
-    source: Path,
+    source: Path | Url,
     viewer: str | None,
     region: Region | None,
     partial: bool,
@@ -226,10 +237,10 @@ def view(
 
 
 @main.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("source", metavar="IN", type=ANY_PATH, callback=parse_places)
 @json_option
 @one_line_errors
-def info(source: Path, as_json: bool) -> None:
+def info(source: Path | Url, as_json: bool) -> None:
     """Print what the header of a .yoto file says, without loading the model."""
     header = unpack(read_input(source), sys.maxsize)
     fields: dict[str, object] = {
@@ -265,12 +276,12 @@ def selftest() -> None:
 
 
 @main.command()
-@click.argument("first", metavar="A", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A", type=ANY_PATH, callback=parse_places)
+@click.argument("second", metavar="B", type=ANY_PATH, callback=parse_places)
 @json_option
 @model_options
 @one_line_errors
-def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec]) -> None:
+def compare(first: Path | Url, second: Path | Url, as_json: bool, load: Callable[[], Codec]) -> None:
     """Print how far the pictures A and B, of any format or .yoto, are apart: PSNR, SSIM, MS-SSIM, bytes."""
     from codec.app.compare import compare_files
 
@@ -279,13 +290,15 @@ def compare(first: Path, second: Path, as_json: bool, load: Callable[[], Codec])
 
 
 @main.command("report")
-@click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=ANY_PATH, callback=parse_places)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
 @click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="Of our files.")
 @click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
 @model_options
 @one_line_errors
-def report_page(inputs: tuple[Path, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]) -> None:
+def report_page(
+    inputs: tuple[Path | Url, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]
+) -> None:
     """Write an HTML page: the pictures IMG as .yoto files and in other formats, beside what they are stored as."""
     if output.exists() and not force:
         raise click.UsageError(f"{output} exists; --force overwrites it")

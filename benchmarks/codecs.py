@@ -16,11 +16,11 @@ from typing import Protocol
 from unittest.mock import patch
 
 import numpy as np
-import torch
 from PIL import AvifImagePlugin, Image
 
 from codec.api import Codec
 from codec.encoder import DEFAULT_EFFORT
+from codec.network.threads import choose, get
 from codec.picture.image import Uint8Array, open_image
 
 OURS = "yoto"
@@ -148,15 +148,15 @@ def limited_to(threads: int) -> Iterator[None]:
 
     JPEG XL and HEIC offer no setting, so elsewhere than on Linux they are not limited.
     """
-    before, cores = torch.get_num_threads(), allowed_cores()
+    before, cores = get(), allowed_cores()
     with patch.object(AvifImagePlugin, "DEFAULT_MAX_THREADS", threads):
         try:
-            torch.set_num_threads(threads)
+            choose(threads)
             if cores:
                 os.sched_setaffinity(0, cores[:threads])
             yield
         finally:
-            torch.set_num_threads(before)
+            choose(before)
             if cores:
                 os.sched_setaffinity(0, cores)
 

@@ -196,9 +196,9 @@ def main() -> None:
     if unknown := sorted(set(names) - set(NAMES)):
         parser.error(f"no model {', '.join(unknown)}; there are {', '.join(NAMES)}")
 
+    import_models()
     import torch
 
-    import_models()
     torch.set_num_threads(options.threads)
     x = load_picture(options.picture)
     entries = []

@@ -3,18 +3,20 @@
     pip install 'yoto-codec[ray]'
     python examples/transcode_ray.py PICTURES OUTPUT --quality 0.4              # starts Ray on this machine
     python examples/transcode_ray.py PICTURES OUTPUT --address auto             # joins the cluster it is run on
+    python examples/transcode_ray.py s3://bucket/in s3://bucket/coded           # needs s3fs on every node
 
-Both folders must be reachable from every node under the same path, and yoto-codec installed there. The tree of folders
-is kept, and `.yoto` appended to every name. A pool of actors codes on one CPU each; each loads the model once and reads
-its own files, so that nothing but paths and results travels.
+Both folders must be reachable from every node under the same path or URL (whatever fsspec knows), and yoto-codec
+installed there. The tree of folders is kept, and `.yoto` appended to every name. A pool of actors codes on one CPU
+each; each loads the model once and reads its own files, so that nothing but paths and results travels.
 
 What goes wrong is kept apart. A picture that cannot be coded is recorded and not tried again. If a worker dies, by
 lack of memory or loss of a node, Ray starts another and gives it the same files; files are written whole or not at all,
 so doing one twice is harmless. A group of files that kills its workers repeatedly is tried again file by file, so
 that only the guilty one fails.
 
-OUTPUT/manifest.jsonl has a line for every picture, as soon as it is done: source, output, bytes, bpp, seconds, error.
-The exit code is 1 if any has an error. Without Ray, `yoto-codec encode --shard i/n` divides a folder among machines.
+manifest.jsonl, in OUTPUT or, where that is a URL, in the current folder, has a line for every picture, as soon as it
+is done: source, output, bytes, bpp, seconds, error. The exit code is 1 if any has an error. Without Ray, `yoto-codec
+encode --shard i/n` divides a folder among machines.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ import ray.data
 from codec.app.files import write_output
 from codec.errors import CodecError
 from codec.format.bitstream import unpack
+from codec.picture.url import Url, locate
 
 MANIFEST = "manifest.jsonl"
 FILES_PER_TASK = 16  # what is done again if a worker dies
@@ -59,18 +62,17 @@ class Transcoder:
         """Code the file `source` into the file `output`; return its line of the manifest."""
         start = time.perf_counter()
         try:
-            data = self.transcode(Path(row["source"]), Path(row["output"]))
+            data = self.transcode(row["source"], locate(row["output"]))
         except (CodecError, OSError) as error:
             return failure(row, str(error))
         seconds = time.perf_counter() - start
         return row | {"bytes": len(data), "bpp": unpack(data).bpp, "seconds": round(seconds, 4), "error": None}
 
-    def transcode(self, source: Path, output: Path) -> bytes:
+    def transcode(self, source: str, output: Path | Url) -> bytes:
         """Write and return the `.yoto` file of a picture."""
-        from codec.picture.image import open_image
-
-        data = self.codec.encode(open_image(source), self.quality)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        data = self.codec.encode(source, self.quality)
+        if isinstance(output, Path):
+            output.parent.mkdir(parents=True, exist_ok=True)
         write_output(output, data)
         return data
 
@@ -109,17 +111,35 @@ def transcode_all(
         yield failure(row, "its workers died or failed unexpectedly; Ray's log says how")
 
 
+def parse_folder(_: click.Context, __: click.Parameter, text: str) -> Path | Url:
+    """A URL, or a path that holds on every node."""
+    place = locate(text)
+    return place.resolve() if isinstance(place, Path) else place
+
+
+def find(pictures: Path | Url, pattern: str, output: Path | Url) -> list[str]:
+    """The files below a folder, by their paths from there."""
+    if isinstance(pictures, Url):
+        return pictures.files(pattern)
+    if not pictures.is_dir():
+        raise click.BadParameter(f"{pictures} is no folder")
+    found = [path for path in pictures.glob(pattern) if path.is_file()]
+    if isinstance(output, Path):
+        found = [path for path in found if not path.is_relative_to(output)]
+    return sorted(str(path.relative_to(pictures)) for path in found)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("pictures", type=click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True))
-@click.argument("output", type=click.Path(path_type=Path, file_okay=False, resolve_path=True))
+@click.argument("pictures", callback=parse_folder)
+@click.argument("output", callback=parse_folder)
 @click.option("--pattern", default="**/*", show_default=True, help="Which files below PICTURES.")
 @click.option("-q", "--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True)
 @click.option("--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True))
 @click.option("--workers", type=click.IntRange(1), help="At most so many; default: the cluster's CPUs.")
 @click.option("--address", help="Of a running cluster, such as auto; default: start Ray here.")
 def main(
-    pictures: Path,
-    output: Path,
+    pictures: Path | Url,
+    output: Path | Url,
     pattern: str,
     quality: float,
     weights: Path | None,
@@ -127,21 +147,22 @@ def main(
     address: str | None,
 ) -> None:
     """Transcode the files below PICTURES to .yoto files below OUTPUT."""
-    sources = sorted(path for path in pictures.glob(pattern) if path.is_file() and not path.is_relative_to(output))
-    if not sources:
+    names = find(pictures, pattern, output)
+    if not names:
         raise click.ClickException(f"{pictures}: no file matches {pattern}")
-    rows = [{"source": str(path), "output": str(output / f"{path.relative_to(pictures)}.yoto")} for path in sources]
+    rows = [{"source": str(pictures / name), "output": str(output / f"{name}.yoto")} for name in names]
     if not ray.is_initialized():
         ray.init(address=address)
-    output.mkdir(parents=True, exist_ok=True)
+    folder = output if isinstance(output, Path) else Path()
+    folder.mkdir(parents=True, exist_ok=True)
     workers = workers or int(ray.cluster_resources()["CPU"])
     failed = 0
-    with (output / MANIFEST).open("w") as manifest:
+    with (folder / MANIFEST).open("w") as manifest:
         for result in transcode_all(rows, str(weights) if weights else None, quality, workers):
             manifest.write(json.dumps(result) + "\n")
             manifest.flush()
             failed += result["error"] is not None
-    click.echo(f"{len(sources) - failed} of {len(sources)} pictures coded; see {output / MANIFEST}")
+    click.echo(f"{len(names) - failed} of {len(names)} pictures coded; see {folder / MANIFEST}")
     if failed:
         raise click.ClickException(f"{failed} failed")
 

@@ -20,7 +20,7 @@ from benchmarks.complexity import ENTROPY, complexity, parameters
 from benchmarks.files import write_json
 from benchmarks.results import Record, Results
 from benchmarks.summary import RESULTS, SummaryError, load_summary
-from codec.api import Codec
+from codec.api import Codec, default_codec
 from codec.peers import choose_peers
 
 MODEL = {"id": "abcdef", "sha256": "abcdef", "config": {"N": 1}}
@@ -81,17 +81,17 @@ def test_every_parameter_is_counted(codec: Codec) -> None:
     assert counts["transforms"] == sum(count for name, count in counts.items() if name != "transforms")
 
 
-def test_memory_grows_with_the_picture(weights_path: Path, tmp_path: Path, codec: Codec) -> None:
+def test_memory_grows_with_the_picture(tmp_path: Path) -> None:
     output = tmp_path / "memory.json"
-    options = ["--megapixels", "0.05,1", "--weights", str(weights_path), "--output", str(output)]
-    done = CliRunner().invoke(memory.main, options)
+    done = CliRunner().invoke(memory.main, ["--megapixels", "0.05,1", "--output", str(output)])
     assert done.exit_code == 0, done.output
     stored = json.loads(output.read_text())
-    assert stored["model"]["id"] == codec.weights.model_id.hex()
+    assert stored["model"]["id"] == default_codec().weights.model_id.hex()
     small, large = stored["rows"]
     assert [row["megapixels"] for row in stored["rows"]] == [0.05, 1.0]
     for step in ("encode", "decode"):
         assert small[f"{step}_loaded_mib"] <= small[f"{step}_peak_mib"] < large[f"{step}_peak_mib"]
+        assert small[f"{step}_loaded_mib"] < 200.0  # ONNX Runtime, but not torch
 
 
 FAKE_MODEL = """
@@ -351,7 +351,7 @@ def test_html_command_writes_a_page(
         Image.fromarray(picture(128, 192)).save(tmp_path / place.image)
     found = dataset.Dataset("Kodak", [tmp_path / place.image for place in visual.PLACES])
     monkeypatch.setattr(html, "find_dataset", lambda _: found)
-    monkeypatch.setattr(visual, "PLACES", [place._replace(left=0, top=0) for place in visual.PLACES])
+    monkeypatch.setattr(visual, "PLACES", [place._replace(left=0, top=0) for place in visual.PLACES[:2]])
     options = ["--results", str(folder), "--weights", str(weights_path), "--output", str(tmp_path / "r.html")]
     done = CliRunner().invoke(html.main, options)
     assert done.exit_code == 0, done.output

@@ -224,8 +224,6 @@ def test_folder_alone_is_worked_on_in_its_place(folder, weights_path):
     "arguments",
     [
         "encode in/a.png --shard 1/2",
-        "encode https://example.org/a.png",
-        "encode in/a.png -o s3://bucket/a.yoto",
         "encode in -o out --shard 0/2",
         "encode in -o out --shard 3/2",
         "encode in -o out --shard half",

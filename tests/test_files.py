@@ -172,6 +172,15 @@ def test_names_of_255_bytes(tmp_path, weights_path):
     assert_fails(run("encode", source, tmp_path / ("x" + longest.name)), f"x{longest.name}: File name too long")
 
 
+def test_name_that_is_no_text(tmp_path, weights_path):
+    source = tmp_path / os.fsdecode(b"bad\xff.png")
+    Image.fromarray(picture(8, 8)).save(source)
+    result = run("encode", source, "--weights", weights_path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert r"bad\udcff.yoto: " in result.stdout
+    assert_fails(run("encode", source, "--weights", weights_path), r"bad\udcff.yoto: exists")
+
+
 def test_outputs_that_cannot_be_written_are_refused_before_the_work(tmp_path, monkeypatch):
     """No weights are there, so that any work would fail in another way."""
     source, weights = tmp_path / "a.png", ["--weights", tmp_path / "none"]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from click.testing import CliRunner, Result
 from conftest import make_model
 
 from codec.api import Codec
@@ -20,22 +19,25 @@ from codec.errors import WeightsError
 from codec.network import weights
 from codec.network.bounds import check_exact, largest_sum
 from codec.network.layout import prior_layers
+from tests import fuzz
 from training.export import freeze
 
-ROOT = Path(__file__).parent.parent
 COUNTS = {"files": 1500, "weights": 150}
+PLANTED = 8  # inputs, of which one dies
+
+
+def run_campaign(*options: object) -> Result:
+    """The command, whose workers are processes of their own."""
+    return CliRunner().invoke(fuzz.main, [str(option) for option in options])
 
 
 @pytest.fixture(scope="module", params=COUNTS)
 def outcomes(request: pytest.FixtureRequest, weights_path: Path, tmp_path_factory) -> tuple[str, dict[str, int]]:
     """Target, and how many inputs got how far."""
     target = request.param
-    crashes = tmp_path_factory.mktemp("crashes")
-    options = ["--target", target, "--count", COUNTS[target], "--weights", weights_path, "--crashes", crashes]
-    command = [sys.executable, "-m", "tests.fuzz", *map(str, options)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    options = ["--target", target, "--count", COUNTS[target], "--weights", weights_path]
+    done = run_campaign(*options, "--crashes", tmp_path_factory.mktemp("crashes"))
+    assert done.exit_code == 0, done.stderr
     return target, json.loads(done.stdout)
 
 
@@ -80,22 +82,20 @@ def test_inputs_get_past_every_check(outcomes):
 def test_a_campaign_goes_on_where_it_was(weights_path, tmp_path):
     """And counts what it would have counted in one go; another campaign's figures are not added to."""
 
-    def figures(count: int, output: Path, seed: int = 3) -> subprocess.CompletedProcess:
-        options = ["--count", count, "--seed", seed, "--weights", weights_path, "--output", output]
-        command = [sys.executable, "-m", "tests.fuzz", *map(str, options)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    def figures(count: int, output: str, seed: int = 3) -> Result:
+        options = ["--count", count, "--seed", seed, "--weights", weights_path]
+        return run_campaign(*options, "--output", tmp_path / output)
 
     for output, counts in (("once", [30]), ("twice", [12, 30])):
         for count in counts:
-            done = figures(count, tmp_path / output)
+            done = figures(count, output)
         assert json.loads(done.stdout)["inputs"] == 30
     once, twice = (json.loads((tmp_path / output).read_text()) for output in ("once", "twice"))
     assert once == twice
-    assert "of another campaign" in figures(40, tmp_path / "once", seed=4).stderr
+    assert "of another campaign" in figures(40, "once", seed=4).stderr
 
 
-def test_a_crash_is_kept_and_the_campaign_goes_on(weights_path, tmp_path):
+def test_a_crash_is_kept_and_the_campaign_goes_on(weights_path, tmp_path, monkeypatch):
     """One that is planted: a decoder that dies of files of 90×70 px."""
     program = """
 import os, signal, sys
@@ -108,23 +108,14 @@ def attempt(self, rng, data):
 fuzz.FileTarget.attempt = attempt
 fuzz.main()
 """
-    (tmp_path / "planted.py").write_text(program)
-    harness = f"""
-import subprocess, sys
-run = subprocess.run
-def planted(command, **options):
-    return run([command[0], {str(tmp_path / "planted.py")!r}, *command[3:]], **options)
-subprocess.run = planted
-from tests import fuzz
-fuzz.main()
-"""
-    options = ["--count", "25", "--weights", str(weights_path), "--crashes", str(tmp_path / "crashes")]
-    command = [sys.executable, "-c", harness, *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    run = subprocess.run
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **options: run([command[0], "-c", program, *command[3:]], **options)
+    )
+    done = run_campaign("--count", PLANTED, "--weights", weights_path, "--crashes", tmp_path / "crashes")
     kept = list((tmp_path / "crashes").iterdir())
-    assert done.returncode == 1
-    assert json.loads(done.stdout)["inputs"] == 25
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["inputs"] == PLANTED
     assert json.loads(done.stdout)["crashes"] == len(kept) == len(done.stderr.splitlines()) > 0
     assert all(path.read_bytes()[8] == 90 for path in kept)
 

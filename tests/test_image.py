@@ -138,8 +138,10 @@ def test_not_a_number_is_outside_every_range():
         scale_levels(deep("F", [0.0, float("nan")]), 0, 1)
 
 
-def test_levels_in_the_wrong_order_are_the_callers_mistake(subtests):
-    for levels in [(1, 1), (2, 1), (float("nan"), 1)]:
+def test_levels_that_are_no_range_are_the_callers_mistake(subtests):
+    """Under infinite ones every value would become the same."""
+    infinity = float("inf")
+    for levels in [(1, 1), (2, 1), (float("nan"), 1), (0, infinity), (-infinity, 1)]:
         with subtests.test(levels=levels), pytest.raises(ValueError, match="below"):
             scale_levels(deep("I", [1, 2]), *levels)
 

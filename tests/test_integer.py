@@ -21,7 +21,7 @@ from codec.network.integer import IntegerPrior
 from codec.network.layout import ACTIVATION_MAX
 from codec.network.model import YotoModel
 from codec.network.prior import of_pass, to_phases
-from codec.quantise import RDO_BITS, quantiser, rounding_thresholds
+from codec.quantise import RDO_BITS, quantised_hyper, quantiser, rounding_thresholds
 
 Arrays = dict[str, np.ndarray]
 Choose = Callable[[int, np.ndarray], np.ndarray]
@@ -273,10 +273,10 @@ def test_frozen_tensors_are_integers(integers):
     assert all(tensor.dtype.kind == "i" for tensor in integers.values())
 
 
-def test_rejects_quality_out_of_range(subtests, codec, integers):
-    for quality in [-1, QUALITY_MAX + 1]:
-        with subtests.test(quality=quality), pytest.raises(ValueError, match="quality"):
-            IntegerPrior(codec.weights.config, integers, quality)
+def test_rejects_rate_points_out_of_range(subtests, codec, integers):
+    for rate_point in [-1, QUALITY_MAX + 1]:
+        with subtests.test(rate_point=rate_point), pytest.raises(ValueError, match="rate point"):
+            IntegerPrior(codec.weights.config, integers, rate_point)
 
 
 def test_stages_are_z_then_the_passes(integers, codec):
@@ -392,6 +392,13 @@ def test_quantiser_rounds_or_goes_one_towards_zero(codec: Codec):
     saved = np.abs(rounded[coded]) - np.abs(symbols[coded])
     assert set(saved) == {0, 1}
     assert np.mean(saved) < 0.2
+
+
+def test_hyper_latents_are_those_that_a_decoder_will_see():
+    """Silent rows are not written, but condition all that follows; no number of the network's is beyond the rest."""
+    z = np.array([[[3.4, 3.4, np.nan, -1e30]]], np.float32)
+    rows = np.array([LAST_SILENT_ROW, LAST_SILENT_ROW + 1, 40, 40])
+    np.testing.assert_array_equal(quantised_hyper(z, rows), [[[0, 3, 0, -layout.Z_LIMIT]]])
 
 
 def test_quantiser_survives_any_float(subtests: pytest.Subtests, codec: Codec):

@@ -20,7 +20,7 @@ from PIL import Image
 from cli import main
 from codec.api import Codec, default_codec
 from codec.errors import CodecError, WeightsError
-from codec.network import loaded, weights
+from codec.network import loaded, threads, weights
 from codec.network.config import ModelConfig
 from codec.network.onnx_backend import OnnxBackend, graph_path, has_graphs
 from codec.network.torch_backend import TorchBackend
@@ -173,10 +173,14 @@ cli.main(["selftest"])
 
 def test_serves_without_torch(tmp_path):
     command = [sys.executable, "-c", WITHOUT_TORCH, str(GOLDEN / "colour.yoto"), str(tmp_path / "colour.png")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path / "home")}
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        environment.pop(name, None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "ok   integers" in done.stdout
+    assert "ok   files: onnx" in done.stdout
+    assert not (tmp_path / "home").exists()  # ONNX Runtime keeps no identifier of the machine for its telemetry
     with Image.open(tmp_path / "colour.png") as image, Image.open(GOLDEN / "colour.png") as expected:
         assert np.abs(np.asarray(image).astype(int) - np.asarray(expected)).max() <= 1
 
@@ -193,6 +197,20 @@ def test_a_back_end_that_was_used_serves_forked_processes():
 
 def _decode_default(data: bytes) -> np.ndarray:
     return np.asarray(default_codec().decode(data))
+
+
+def test_cores_are_those_that_the_environment_allows(monkeypatch):
+    """As torch does, which is asked where it is loaded."""
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.setattr(threads, "_chosen", 0)
+    for told, cores in (
+        ("3", 3),
+        ("2,1", 2),
+        ("many", len(os.sched_getaffinity(0))),
+        ("0", len(os.sched_getaffinity(0))),
+    ):
+        monkeypatch.setenv("OMP_NUM_THREADS", told)
+        assert threads.get() == cores
 
 
 def test_the_back_end_pickles(backends):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from codec.app.places import Plan, Task, is_pattern, resolve
+from codec.app.places import Plan, Task, UsageError, is_pattern, resolve
 from codec.errors import CodecError
 
 TREE = ["b.png", "a.JPG", "notes.txt", ".hidden.png", "in/c.png", "in/deep/d.png", ".git/e.png"]
@@ -189,3 +189,10 @@ def test_unreadable_folder_does_not_stop_the_rest(monkeypatch):
 def test_one_input(inputs, output, expected):
     place = resolve(inputs, output, Plan((), None, ".yoto", {".png"}), lambda path: path.suffix == ".png")
     assert place == Task(*(Path(part) if isinstance(part, str) else part for part in expected))
+
+
+def test_empty_name_is_no_folder():
+    """As a path it would be this one, and a script whose variable is not set would code all that is in it."""
+    for inputs, output in [([""], None), (["a.png", ""], "new/"), (["a.png"], "")]:
+        with pytest.raises(UsageError, match="empty name"):
+            resolve(inputs, output, Plan((), None, ".yoto", {".png"}), lambda path: False)

@@ -50,6 +50,7 @@ def test_unpack_inverts_pack(subtests):
                     data, crc = pack_plain(PlainTile(colour, mask))
                     tile = unpack_plain(data, *size, channels, masked=mask is not None)
                     assert np.array_equal(tile.colour[tile.pixels], colour[tile.pixels])
+                    assert not tile.colour[~tile.pixels].any()  # black is what costs least there
                     assert zlib.crc32(tile.colour.tobytes()) == crc
                     assert mask is None or np.array_equal(tile.mask, mask)
 
@@ -98,6 +99,18 @@ def test_anti_aliased_lines_are_drawn_in_few_colours_at_low_quality():
     assert len(low) < 0.8 * len(high)
     assert psnr_db(image, decoded(default_codec(), low)) > 33
     assert np.array_equal(decoded(default_codec(), high), image)
+
+
+def test_every_tile_has_the_few_colours_of_its_own():
+    """Silent if it went wrong: no checksum knows the original."""
+    left, right = (lines(angle, 9.0)[:64, :64] for angle in (30, 60))
+    image = np.hstack([left * (1.0, 0.8, 0.5), right * (0.5, 0.9, 1.0)]).astype(np.uint8)
+    data = default_codec().encode(image, 0.3, tile_px=64)
+    assert unpack(data).kind == "plain"  # and not lossless
+    result = decoded(default_codec(), data)
+    for tile in (slice(0, 64), slice(64, 128)):
+        assert not np.array_equal(result[:, tile], image[:, tile])
+        assert psnr_db(image[:, tile], result[:, tile]) > 38
 
 
 def test_refuses_what_is_no_plain_section(subtests):
@@ -252,8 +265,11 @@ def test_lossless_file_needs_no_certain_weights(codec):
 
 
 def test_command_and_pillow_keep_every_pixel(tmp_path, weights_path):
+    """Also those that nobody sees, under an alpha of 0."""
     source, target, back = tmp_path / "in.png", tmp_path / "out.yoto", tmp_path / "back.png"
-    Image.fromarray(picture(50, 60)).save(source)
+    pixels = np.dstack([picture(50, 60), picture(50, 60, 1)[:, :, :1]])
+    pixels[:20, :, 3] = 0
+    Image.fromarray(pixels).save(source)
     run = CliRunner().invoke
     weights = ["--weights", str(weights_path)]
     done = run(main, ["encode", str(source), str(target), "--lossless", "--json", *weights])
@@ -261,7 +277,7 @@ def test_command_and_pillow_keep_every_pixel(tmp_path, weights_path):
     told = json.loads(run(main, ["info", str(target), "--json"]).stdout)
     assert (told["kind"], told["version"], told["quality"]) == ("lossless", 2, None)
     assert run(main, ["decode", str(target), str(back), *weights]).exit_code == 0
-    assert np.array_equal(np.asarray(Image.open(back)), picture(50, 60))
+    assert np.array_equal(np.asarray(Image.open(back)), pixels)
     refused = run(main, ["encode", str(source), str(target), "--lossless", "-q", "0.3", *weights])
     assert (refused.exit_code, "give one of" in refused.stderr) == (2, True)
     codec.pillow.register()
@@ -269,7 +285,7 @@ def test_command_and_pillow_keep_every_pixel(tmp_path, weights_path):
     with Image.open(tmp_path / "p.yoto") as opened:
         opened.verify()
     with Image.open(tmp_path / "p.yoto") as opened:
-        assert np.array_equal(np.asarray(opened), picture(50, 60))
+        assert np.array_equal(np.asarray(opened), pixels)
 
 
 # Hostile files.

@@ -230,8 +230,8 @@ import training.train, training.sent, training.throughput
 
 def test_all_that_the_library_reads_is_packaged():
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["codec"]
-    tracked = subprocess.run(["git", "ls-files", "codec"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    data = {Path(name) for name in tracked.splitlines() if not name.endswith(".py")}
+    files = {path.relative_to(ROOT) for path in (ROOT / "codec").rglob("*") if path.is_file()}
+    data = {path for path in files if path.suffix not in (".py", ".pyc")}
     packaged = {path.relative_to(ROOT) for pattern in patterns for path in (ROOT / "codec").glob(pattern)}
     assert len(data) > 5
     assert data <= packaged

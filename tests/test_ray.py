@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import picture
 from PIL import Image
+from test_broken_pictures import WRITTEN, mutants
 
 pytestmark = pytest.mark.ray
 
@@ -54,11 +55,13 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def transcode(folder: Path, tmp_path: Path, weights: Path) -> tuple[subprocess.CompletedProcess, dict[str, dict]]:
+def transcode(
+    folder: Path | str, tmp_path: Path, weights: Path, output: str | None = None
+) -> tuple[subprocess.CompletedProcess, dict[str, dict]]:
     """The finished run, and the manifest's lines by the names of their sources."""
     environment = {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "SCAR": str(tmp_path / "scar")}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, folder, tmp_path / "out", "--weights", weights, "--quality", "0.3"],
+        [sys.executable, "-c", PROGRAM, folder, output or tmp_path / "out", "--weights", weights, "--quality", "0.3"],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -68,6 +71,47 @@ def transcode(folder: Path, tmp_path: Path, weights: Path) -> tuple[subprocess.C
     by_name = {Path(line["source"]).name: line for line in lines}
     assert len(by_name) == len(lines), "a picture has two lines"
     return done, by_name
+
+
+def test_collection_of_urls(pictures, tmp_path, weights_path, codec, monkeypatch):
+    out = tmp_path / "out"
+    (out / "sub").mkdir(parents=True)  # stores of objects have no folders to be made
+    monkeypatch.chdir(out)  # where the manifest goes
+    # By this name fsspec serves the disk, and the example does not know that.
+    done, lines = transcode(f"local://{pictures}", tmp_path, weights_path, output=f"local://{out}")
+    assert done.returncode == 0, done.stderr
+    assert set(lines) == {f"{number}.png" for number in range(PICTURES)}
+    for name, line in lines.items():
+        assert line["source"] == f"local://{pictures}/sub/{name}"
+        assert line["output"] == f"local://{out}/sub/{name}.yoto"
+        data = (out / "sub" / f"{name}.yoto").read_bytes()
+        assert data == codec.encode(np.asarray(Image.open(pictures / "sub" / name)), 0.3)
+
+
+@pytest.fixture(scope="session")
+def worker(weights_path: Path):
+    from examples.transcode_ray import Transcoder
+
+    return Transcoder(str(weights_path), 0.3)
+
+
+@pytest.mark.filterwarnings("ignore")  # of what is read all the same, and of what is not kept
+@pytest.mark.parametrize("form", WRITTEN)
+def test_worker_tells_what_is_wrong_with_a_picture_in_one_line(tmp_path, worker, codec, form):
+    """Whatever else it raised would cost its whole group of files."""
+    errors = []
+    for number, data in enumerate(mutants(WRITTEN[form], seed=len(form))):
+        source, output = tmp_path / f"{number}", tmp_path / "out" / f"{number}.yoto"
+        source.write_bytes(data)
+        line = worker({"source": str(source), "output": str(output)})
+        assert output.exists() == (line["error"] is None)
+        if line["error"]:
+            errors.append(line["error"])
+        else:
+            assert line["bytes"] == len(output.read_bytes())
+            codec.decode(output)
+    assert errors
+    assert not any("\n" in error for error in errors)
 
 
 def test_collection_survives_bad_pictures_and_killed_workers(pictures, tmp_path, weights_path, codec):

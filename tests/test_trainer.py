@@ -195,6 +195,27 @@ def test_health_finds_a_dead_block_and_what_a_live_one_is_worth():
     assert set(health.blocks_of(model)) == {"g_a.blocks.0", "g_a.coarse.0", "g_s.blocks.0", "g_s.blocks.1"}
 
 
+def test_units_that_do_nothing_start_again_and_the_network_says_what_it_said():
+    first = trainer()
+    block = first.model.transforms.g_s.blocks[0]
+    units = block.project.in_features
+    with torch.no_grad():
+        block.project.weight.normal_(std=0.1)
+        block.expand.bias[units : units + 5] = -100.0
+    first.ema = {name: value.clone() for name, value in first.model.state_dict().items()}
+    x, condition = batch(3, 64), torch.tensor([[-0.8], [0.0], [0.8]])
+    expected = first.model(x, condition, noise=False).x_hat
+    again = trainer(dataclasses.replace(CONFIG, revive=True), first.state())
+    torch.testing.assert_close(again.model(x, condition, noise=False).x_hat, expected)
+    for weights in (again.model.state_dict(), again.ema):
+        assert weights["transforms.g_s.blocks.0.expand.bias"][units : units + 5].min() > -50.0
+        assert not weights["transforms.g_s.blocks.0.project.weight"][:, :5].any()
+    before = again.model.transforms.g_s.blocks[0].project.weight.detach().clone()
+    again.train_step()
+    moved = (again.model.transforms.g_s.blocks[0].project.weight - before).abs().amax(dim=0)
+    assert moved[:5].min() > 0.0
+
+
 @pytest.mark.skipif(fused.kernels() is None, reason="needs a C compiler")
 @pytest.mark.parametrize(("channels", "height", "width"), [(48, 8, 12), (33, 5, 1)])
 def test_blocks_in_c_have_the_gradients_of_torch(channels: int, height: int, width: int):

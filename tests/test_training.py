@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import make_model
 from PIL import Image
 from torch import Tensor
 
 from codec.network import weights
 from codec.network.config import ModelConfig
+from codec.network.layout import prior_layers
 from codec.network.model import ModelOutput
-from training import checkpoint, export, throughput
+from training import checkpoint, export, thaw, throughput
 from training.config import TrainConfig
 from training.data import CropSampler, find_images
 from training.loss import codec_objective
@@ -216,6 +218,38 @@ def test_the_command_trains_logs_and_saves(folder: Path, tmp_path: Path) -> None
     assert rates == sorted(rates)
 
 
+def test_training_goes_on_from_released_weights_with_more_blocks(sampler: CropSampler, tmp_path: Path) -> None:
+    trained = make_model(TINY)
+    released, start = tmp_path / "weights.safetensors", tmp_path / "start.pt"
+    weights.save(released, TINY, export.freeze(trained), {})
+    result = CliRunner().invoke(thaw.main, ["--weights", str(released), "--output", str(start)])
+    assert result.exit_code == 0, result.output
+    grown = dataclasses.replace(CONFIG, model=dataclasses.replace(TINY, synthesis_blocks=2))
+    trainer = Trainer(grown, sampler, torch.device("cpu"), start=checkpoint.load(start))
+    images, condition = sampler.sample(4, 64, torch.Generator().manual_seed(2)), torch.tensor([[0.3]]).expand(4, 1)
+    for model in (trainer.model, export.trained_model({"config": {"model": vars(grown.model)}, "ema": trainer.ema})):
+        with torch.no_grad():
+            mine, theirs = model(images, condition, noise=False), trained(images, condition, noise=False)
+        torch.testing.assert_close(mine.x_hat, theirs.x_hat, atol=0.01, rtol=0.0)
+        torch.testing.assert_close(mine.y_bits, theirs.y_bits, atol=0.0, rtol=0.01)
+    assert trainer.train_step() is not None
+    assert (trainer.step, trainer.stage_step) == (1, 0)
+
+
+def test_thawed_weights_freeze_to_the_same_integers(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    frozen = export.freeze(make_model(TINY))
+    weights.save(path, TINY, frozen, {})
+    again = export.freeze(thaw.thaw(weights.load(path)))
+    for name, layer in prior_layers(TINY).items():
+        np.testing.assert_array_equal(again[f"{name}.weight"], frozen[f"{name}.weight"])
+        np.testing.assert_array_equal(again[f"{name}.shift"], frozen[f"{name}.shift"])
+        unit = np.exp2(-frozen[f"{name}.shift"].astype(float))
+        np.testing.assert_allclose(again[f"{name}.bias"] * unit, frozen[f"{name}.bias"] * unit, atol=0.05)
+        if layer.kind == "dense":
+            np.testing.assert_allclose(again[f"{name}.factor"], frozen[f"{name}.factor"], atol=4)
+
+
 def test_throughput_is_told(folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     config.write_text("batch = 2\npatch = 64\n[model]\nN = 32\nM = 32\nZ = 8\nD = 16\n")
@@ -227,7 +261,8 @@ def test_throughput_is_told(folder: Path, tmp_path: Path) -> None:
 DISTRIBUTED = """
 import sys, dataclasses, torch, torch.distributed as dist
 from pathlib import Path
-from tests.test_training import CONFIG
+sys.path.insert(0, "tests")
+from test_training import CONFIG
 from training.data import CropSampler, find_images
 from training.trainer import Trainer
 torch.set_num_threads(1)
@@ -257,7 +292,7 @@ def test_two_processes_see_the_batch_of_one(folder: Path, sampler: CropSampler) 
         subprocess.Popen(command, cwd=ROOT, env={**base, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
         for rank in range(2)
     ]
-    outputs = [p.communicate(timeout=120)[0] for p in processes]
+    outputs = [p.communicate(timeout=600)[0] for p in processes]
     assert [p.returncode for p in processes] == [0, 0]
     together = float(outputs[0].split("LOSS")[1])
     alone = Trainer(CONFIG, sampler, torch.device("cpu")).train_step()

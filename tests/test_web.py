@@ -270,7 +270,8 @@ def test_damaged_files_get_the_same_verdict(driver, codec):
         answer for at in range(0, FUZZED, 50) for answer in decode(driver, inputs[at : at + 50], maxPixels=MAX_PIXELS)
     ]
     found = [answer.get("error") for answer in answers]
-    assert [name is None for name in found] == [name is None for name in verdicts]
+    elsewhere = {"ModelMismatchError": "LoadError"}  # a browser asks for the model that a file names, and gets none
+    assert found == [elsewhere.get(name, name) for name in verdicts]
     assert all("\n" not in answer.get("message", "") for answer in answers)
     counts = Counter(name for name in found if name)
     assert FUZZED - counts.total() > FUZZED // 50

@@ -70,11 +70,6 @@ def load_weights(model: nn.Module, weights: State, where: str) -> None:
         raise ValueError(f"{where} has other layers: {', '.join([*missing, *unexpected])}")
 
 
-def start_from(model: YotoModel, path: Path) -> None:
-    """Take the averaged weights of a checkpoint; blocks that it lacks stay the identity."""
-    load_weights(model, load(path)["ema"], str(path))
-
-
 def momenta(state: State, network: type[YotoModel] = YotoModel) -> dict[str, State]:
     """What the optimisers of a checkpoint remember, by the parameter's name.
 

@@ -36,11 +36,11 @@ class TrainConfig:
         balance: each sample's loss is scaled by λ to this power.
         decoder_only: freeze everything before the bits, and train synthesis and prior on what the encoder sends.
         realism: freeze everything, and train what the realism adds to the synthesis, see `training/realism.py`.
+        revive: begin by giving hidden units that do nothing another start, see `training.health.revive`.
         synthetic_share: share of the crops that are drawn (text, charts, dithers …) rather than photographed.
         synthetic_limit: greatest loss of a drawn crop, some of which would cost a hundred times a photograph's 1 or 2.
         bfloat16: run the blocks in bfloat16; on CPUs without fast bfloat16 products float32 is the faster one.
         compile: have torch compile the blocks, where C kernels do not run them already.
-        init_from: checkpoint whose averaged weights a first stage starts from; the network may have more blocks.
     """
 
     minutes: float = 60.0
@@ -61,6 +61,7 @@ class TrainConfig:
     balance: float = -0.5
     decoder_only: bool = False
     realism: bool = False
+    revive: bool = False
     synthetic_share: float = 0.0
     synthetic_limit: float = 1.0
     seed: int = 0
@@ -69,7 +70,6 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     validate_every: int = 1
     validation_images: int = 32
-    init_from: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:

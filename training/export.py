@@ -127,20 +127,16 @@ def freeze(model: YotoModel) -> dict[str, np.ndarray]:
     config, prior, transforms = model.config, model.prior, model.transforms
     if config.num_coefficients != 1:
         raise ValueError("a codec is conditioned on quality alone; this model takes several coefficients")
-    conditions = torch.linspace(-1.0, 1.0, config.knots)[:, None]  # at which the tables over quality are sampled
-    cond = transforms.condition_net(conditions)
-    norm = transforms.normaliser(conditions)[:, :, 0, 0].double()
-    index_shift = torch.log(norm / config.scales_min) / config.scales_step
-    head_extra = torch.cat([torch.zeros_like(index_shift), index_shift], dim=1)  # the index counts from `norm`
+    cond = transforms.condition_net(knot_conditions(config))
 
-    tensors = frequency_tables(config) | freeze_tables(model, cond, norm)
+    tensors = frequency_tables(config) | freeze_tables(model, cond)
     for layer in prior_layers(config).values():
         module: nn.Module = prior.get_submodule(layer.name)
         if isinstance(module, Depthwise):
             frozen = freeze_depthwise(module, layer)
         else:
             assert isinstance(module, FiLMPointwise)
-            extra = head_extra if layer.name.endswith(".head") else torch.zeros(layer.out_channels)
+            extra = head_extra(model) if layer.name.endswith(".head") else torch.zeros(layer.out_channels)
             # With the largest of the biases that are added later inside, so that the scale leaves room for it; then
             # it is taken out again.
             biases = {name: prior.get_parameter(name).double() for name in layer.reserve}
@@ -156,9 +152,25 @@ def freeze(model: YotoModel) -> dict[str, np.ndarray]:
     return arrays
 
 
-def freeze_tables(model: YotoModel, cond: Tensor, norm: Tensor) -> dict[str, Tensor]:
-    """Rows of z's scales, and tables from units of the deviation `norm` (knots, M) to steps of y, and back."""
-    config = model.config
+def knot_conditions(config: ModelConfig) -> Tensor:
+    """Conditions (knots, 1) at which the tables over quality are sampled."""
+    return torch.linspace(-1.0, 1.0, config.knots)[:, None]
+
+
+def knot_norms(model: YotoModel) -> Tensor:
+    """Deviations (knots, M) that means, indexes and context count in."""
+    return model.transforms.normaliser(knot_conditions(model.config))[:, :, 0, 0].double()
+
+
+def head_extra(model: YotoModel) -> Tensor:
+    """What is added to the outputs of a head (knots, 2·M): its index counts from `knot_norms`."""
+    shift = torch.log(knot_norms(model) / model.config.scales_min) / model.config.scales_step
+    return torch.cat([torch.zeros_like(shift), shift], dim=1)
+
+
+def freeze_tables(model: YotoModel, cond: Tensor) -> dict[str, Tensor]:
+    """Rows of z's scales, and tables from units of `knot_norms` to steps of y, and back."""
+    config, norm = model.config, knot_norms(model)
     z_index = (config.z_index_start + model.prior.z_index(cond)).clamp(0, config.scales_levels - 1)
     to_steps = norm * 2.0 ** (NORM_BITS + LATENT_BITS - MEAN_BITS)
     to_deviations = 2.0 ** (RECIPROCAL_BITS + FEATURE_BITS - LATENT_BITS) / norm

@@ -58,6 +58,43 @@ def examine(model: YotoModel, objective: Objective, x: Tensor, units: Tensor) ->
     return scalars
 
 
+@torch.no_grad()
+def revive(model: YotoModel, conditions: Tensor, x: Tensor) -> int:
+    """Give hidden units that do nothing another start; return how many there were.
+
+    A unit does nothing if what it adds to the stream varies a thousandth as much as a unit of its block does on
+    average: no gradient will open its gate again. It becomes another like one that works, whose output is not used yet,
+    so that the network's own output stays as it was. A block that is still the identity has none.
+
+    Args:
+        conditions: of the crops (B, K).
+        x: crops (B, 3, H, W), enough of them that a rare unit has its use.
+    """
+    varies: dict[ResidualBlock, Tensor] = {}
+    hooks = []
+    for block in blocks_of(model).values():
+
+        def note(project: Any, inputs: tuple[Tensor], _: Any, block: ResidualBlock = block) -> None:
+            varies[block] = inputs[0].std(dim=(0, 2, 3)) * project.weight.norm(dim=0)
+
+        hooks.append(block.project.register_forward_hook(note))
+    model(x, conditions, noise=False)
+    for hook in hooks:
+        hook.remove()
+    revived = 0
+    for block, share in varies.items():
+        idle = torch.nonzero(share < 1e-3 * share.mean())[:, 0]
+        busy = share.argsort(descending=True)[: len(idle)]
+        units = len(share)
+        for start in (0, units):  # values, then gates
+            rows = block.expand.weight[busy + start]
+            block.expand.weight[idle + start] = rows * (1.0 + 0.5 * torch.randn_like(rows))
+            block.expand.bias[idle + start] = block.expand.bias[busy + start]
+        block.project.weight[:, idle] = 0.0
+        revived += len(idle)
+    return revived
+
+
 def summary(scalars: dict[str, float]) -> str:
     """The figures of `examine` in a line a block."""
     names = [name.removeprefix("worth/") for name in scalars if name.startswith("worth/")]

@@ -1,7 +1,8 @@
 """Train one model for every rate, in stages: `python -m training.train --config C --data DIR --out DIR`.
 
 A stage resumes from OUT/checkpoint.pt if that is there, under the settings it began with. The next stage, be it a
-cool-down, a decoder's stage, or a plateau with more blocks, begins `--from` any checkpoint, in a folder of its own.
+cool-down, a decoder's stage, or a plateau with more blocks, begins `--from` any checkpoint, in a folder of its own; or
+from released weights, see `training.thaw`.
 Under `torchrun` each process takes its share of the batch; on a CPU, one process of one thread (OMP_NUM_THREADS=1) per
 core, and GLIBC_TUNABLES=glibc.malloc.hugetlb=1, which saves a twelfth of the blocks' time.
 """

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -28,6 +27,7 @@ from training.realism import RealismModel
 from training.sent import SentModel, freeze_encoder
 
 VALIDATION_QUALITIES = (0.1, 0.5, 0.9)
+REVIVED_ON = 64  # crops on which units are told to be idle
 EXAMINED = 6  # held-out crops on which the blocks' worth is measured
 MAX_NON_FINITE = 10  # such steps in a row: the weights are lost, and no further step will mend them
 OUTLIER = 20.0  # times the running mean of the loss: one such batch undoes what hundreds taught
@@ -100,9 +100,7 @@ class Trainer:
         config.model.validate()
         self.objective = (realism_objective if config.realism else codec_objective)(config.model, config.balance)
         self.model = network(config.realism)(config.model)
-        if config.init_from:
-            checkpoint.start_from(self.model, Path(config.init_from))
-        elif start is None:
+        if start is None:
             init_from_images(self.model, sampler.sample(256, config.patch, self.generator).cpu())
         self.model.to(device, memory_format=torch.channels_last)
         self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -252,20 +250,32 @@ class Trainer:
     def begin_stage(self, state: State) -> None:
         """Take over a run under these settings; blocks that its network lacks start as the identity.
 
-        A stage that keeps the encoder starts from the averaged weights, which are what ships.
+        Averaged weights alone, as `training.thaw` writes them, begin at step 0. A stage that keeps the encoder starts
+        from the averaged weights, which are what ships.
         """
         if self.config.decoder_only or self.config.realism:
             state = {**state, "model": state["ema"]}
-        self._take(state)
+        if "optimisers" in state:
+            self._take(state)
+        else:
+            self._take_weights(state["ema"], state["ema"])
         self.stage_step, self.stage_seconds = self.step, self.seconds
+        if self.config.revive:
+            self._revive()
+
+    def _revive(self) -> None:
+        before = {name: value.clone() for name, value in self.model.state_dict().items()}
+        crops = self.sampler.sample(REVIVED_ON, self.config.patch, torch.Generator().manual_seed(self.config.seed))
+        units = self.units(0.5, REVIVED_ON)
+        units[:, 0] = torch.linspace(0.0, 1.0, REVIVED_ON)
+        health.revive(self.model, self.objective.condition(units), crops.to(self.device))
+        for name, value in self.model.state_dict().items():
+            self.ema[name] = torch.where(value != before[name], value, self.ema[name])
 
     def _take(self, state: State) -> None:
         self.step, self.seconds, self.skipped = state["step"], state["seconds"], state["skipped"]
         self.running_loss = state.get("running_loss", math.nan)
-        checkpoint.load_weights(self.model, state["model"], "the checkpoint")
-        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        for name, average in state["ema"].items():
-            self.ema[name].copy_(average)
+        self._take_weights(state["model"], state["ema"])
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         remembered = checkpoint.momenta(state, network(state["config"].get("realism", False)))
         for optimiser in self.optimisers:
@@ -280,6 +290,12 @@ class Trainer:
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and state.get("cuda_rng") is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+    def _take_weights(self, weights: State, averaged: State) -> None:
+        checkpoint.load_weights(self.model, weights, "the checkpoint")
+        self.ema = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        for name, average in averaged.items():
+            self.ema[name].copy_(average)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

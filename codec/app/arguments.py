@@ -15,12 +15,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Region
+from codec.picture.url import locate
 
 if TYPE_CHECKING:
     from codec.api import Codec
 
+
 ANY_PATH = click.Path(allow_dash=True)  # as text, since a final / means a folder; shells complete it
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+
+
+def parse_places(_: click.Context, __: click.Parameter, given: str | tuple[str, ...]) -> object:
+    """Paths and URLs of files to read, or one; see `locate`."""
+    return locate(given) if isinstance(given, str) else tuple(map(locate, given))
 
 
 def parse_share(_: click.Context, option: click.Parameter, text: str | None) -> float | None:

@@ -86,9 +86,9 @@ def run(
     def attempt(task: Task) -> Outcome:
         if task.trouble:
             return Outcome(task, 0, [], task.trouble)
-        if skip_existing and task.output.exists():
-            return Outcome(task, 0, [])
         try:
+            if skip_existing and task.output.exists():
+                return Outcome(task, 0, [])
             made = carry_out(task, work, force=force, keep_time=keep_time, progress=go_on)
         except Exception as error:
             # A fault of the program with one file is no reason to give up the others; it is reported as such.

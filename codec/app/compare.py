@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from codec.app.files import is_yoto
+from codec.app.files import read_input
 from codec.errors import ImageError
+from codec.format.bitstream import MAGIC
 from codec.metrics import MS_SSIM_MIN_PX, SSIM_MIN_PX, ms_ssim, psnr_db, ssim
 from codec.picture.image import Planes, open_image, to_planes
+from codec.picture.source import NamedBytes
 from codec.picture.transparent import without_hidden_colours
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -58,14 +61,16 @@ class Comparison(NamedTuple):
         return "\n".join(lines)
 
 
-def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Comparison:
+def compare_files(first: Path | Url, second: Path | Url, load: Callable[[], Codec]) -> Comparison:
     """Compare two image files of any format; `load` is called if one is a .yoto file.
 
     Raises:
         ImageError: one cannot be read, or they differ in size.
         CodecError, OSError: as for decoding and reading.
     """
-    a, b = (_planes(path, load) for path in (first, second))
+    files = [NamedBytes(read_input(place), str(place)) for place in (first, second)]
+    sizes = len(files[0].getbuffer()), len(files[1].getbuffer())
+    a, b = (_planes(file, load) for file in files)
     (height, width), other = a.colour.shape[:2], b.colour.shape[:2]
     if (height, width) != other:
         raise ImageError(f"{first} has {width}×{height} px, {second} {other[1]}×{other[0]}; sizes must be equal")
@@ -73,13 +78,13 @@ def compare_files(first: Path, second: Path, load: Callable[[], Codec]) -> Compa
     x, y = (np.broadcast_to(planes.colour, (height, width, channels)) for planes in (a, b))
     similarity = ssim(x, y) if min(height, width) >= SSIM_MIN_PX else None
     multiscale = ms_ssim(x, y) if min(height, width) >= MS_SSIM_MIN_PX else None
-    sizes = first.stat().st_size, second.stat().st_size
     return Comparison(width, height, sizes, psnr_db(x, y), similarity, multiscale, _alpha_equal(a, b))
 
 
-def _planes(path: Path, load: Callable[[], Codec]) -> Planes:
+def _planes(file: NamedBytes, load: Callable[[], Codec]) -> Planes:
     """A picture, its colours under an alpha of 0 made such that they do not count."""
-    image = load().decode(path.read_bytes()) if is_yoto(path) else open_image(path)
+    data = file.getvalue()
+    image = load().decode(data) if data.startswith(MAGIC) else open_image(file)
     return without_hidden_colours(to_planes(image))
 
 

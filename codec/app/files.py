@@ -1,4 +1,4 @@
-"""Bytes in and out: pipes, and files that are written whole or not at all."""
+"""Bytes in and out: pipes, URLs, and files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO, NoReturn
 
+from codec.errors import CodecError
 from codec.format.bitstream import MAGIC
+from codec.picture.url import Url
 
 STREAM = Path("-")
 # Where a folder knows no second names (FAT, some shares), `os.link` fails with one of these.
@@ -49,22 +51,35 @@ def is_yoto(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def read_input(path: Path) -> bytes:
-    """All bytes of a file, or of standard input for `-`; errors as of `check_input`."""
-    check_input(path)
-    return sys.stdin.buffer.read() if path == STREAM else path.read_bytes()
+def read_input(place: Path | Url) -> bytes:
+    """All bytes of a file, or of standard input for `-`; errors as of `check_input` and `Url`."""
+    if isinstance(place, Path):
+        check_input(place)
+    return sys.stdin.buffer.read() if place == STREAM else place.read_bytes()
 
 
-def refuse_existing(path: Path, force: bool) -> None:
-    """FileExistsError for a name that is taken, be it by a link to nothing, unless it may be overwritten.
+def modified_ns(place: Path | Url) -> int | None:
+    """When a file was last written, ns since 1970; None for a pipe. CodecError for a URL: few protocols tell."""
+    if isinstance(place, Url):
+        raise CodecError(f"{place}: --keep-time is for files of this machine")
+    return None if place == STREAM else place.stat().st_mtime_ns
+
+
+def is_taken(place: Path | Url) -> bool:
+    """Whether a name is taken, be it by a link to nothing."""
+    return place.exists() if isinstance(place, Url) else place != STREAM and os.path.lexists(place)
+
+
+def refuse_existing(place: Path | Url, force: bool) -> None:
+    """FileExistsError for a name that is taken, unless it may be overwritten.
 
     Devices and pipes lose nothing when they are written to.
     """
-    if path != STREAM and os.path.lexists(path) and not force and not _is_device(path):
-        raise _exists(path)
+    if not force and is_taken(place) and not (isinstance(place, Path) and _is_device(place)):
+        raise _exists(place)
 
 
-def check_output(path: Path, size_bytes: int = 0) -> None:
+def check_output(path: Path | Url, size_bytes: int = 0) -> None:
     """Refuse, before any work, what could not be written.
 
     Args:
@@ -73,7 +88,11 @@ def check_output(path: Path, size_bytes: int = 0) -> None:
 
     Raises:
         OSError: the folder is missing or may not be written, the name is too long, the disk is full.
+        CodecError: fsspec, or what the protocol of a URL needs, is missing; the rest its server says later.
     """
+    if isinstance(path, Url):
+        path.check()
+        return
     if path == STREAM:
         return
     with _naming(path):
@@ -91,7 +110,7 @@ def check_output(path: Path, size_bytes: int = 0) -> None:
             raise OSError(errno.ENOSPC, needed, str(path))
 
 
-def write_output(path: Path, data: bytes, *, new: bool = False, mtime_ns: int | None = None) -> None:
+def write_output(path: Path | Url, data: bytes, *, new: bool = False, mtime_ns: int | None = None) -> None:
     """Write a file whole or not at all: a temporary file beside it, then a rename.
 
     What is there is overwritten where it lies, behind links, and keeps its mode and owner. A file of several names
@@ -99,7 +118,8 @@ def write_output(path: Path, data: bytes, *, new: bool = False, mtime_ns: int | 
     written to.
 
     Args:
-        path: the file, or `-` for standard output.
+        path: the file, or `-` for standard output. What is said here of files holds for URLs as far as their servers
+            see to it.
         data: its content.
         new: leave what is there, be it a link to nothing. Of several processes that write one file, one succeeds.
         mtime_ns: when it was modified, ns since 1970; None for now.
@@ -107,7 +127,12 @@ def write_output(path: Path, data: bytes, *, new: bool = False, mtime_ns: int | 
     Raises:
         FileExistsError: `new`, and the name is taken.
         OSError: it cannot be written; the error names `path`, whichever file was really touched.
+        CodecError: a URL cannot be written.
     """
+    if isinstance(path, Url):
+        refuse_existing(path, force=not new)
+        path.write_bytes(data)
+        return
     if path == STREAM:
         with _naming(Path("standard output")):
             sys.stdout.buffer.write(data)
@@ -223,7 +248,7 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _exists(path: Path) -> FileExistsError:
+def _exists(path: Path | Url) -> FileExistsError:
     return FileExistsError(errno.EEXIST, "exists; give --force to overwrite it", str(path))
 
 

@@ -6,13 +6,14 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from codec.app.files import STREAM
 from codec.errors import CodecError, explain
+from codec.picture.url import Url, locate
 
 REASONS_NAMED = 8  # for which files of a folder were left out
 
@@ -27,14 +28,14 @@ class Task(NamedTuple):
     Attributes:
         source: to read, `-` for standard input.
         output: to write, `-` for standard output.
-        folder: to make if need be.
+        folder: to make if need be, unless it is a URL.
         inferred: the output was not named, neither itself nor its folder.
         trouble: what stands against the work, in one line.
     """
 
-    source: Path
-    output: Path
-    folder: Path | None = None
+    source: Path | Url
+    output: Path | Url
+    folder: Path | Url | None = None
     inferred: bool = False
     trouble: str | None = None
 
@@ -42,7 +43,7 @@ class Task(NamedTuple):
 class Group(NamedTuple):
     """Files whose results share a folder. Plain strings, since there may be many."""
 
-    folder: Path
+    folder: Path | Url
     sources: list[str]
 
 
@@ -51,9 +52,9 @@ class Plan:
     """Many files to work on: iterating yields them one by one, so a folder may hold any number.
 
     Attributes:
-        inputs: folders, patterns such as `photos/**/*.png`, and files, which need not exist.
+        inputs: folders, patterns such as `photos/**/*.png`, and files, which need not exist. URLs are of files.
         folder: where the results go, the tree below a folder, or below the fixed part of a pattern, kept; None for
-            beside their inputs.
+            beside their inputs, and for the current folder if those are URLs.
         suffix: of the results. Where two inputs differ in their suffix alone, their results are called `a.png.yoto` and
             `a.jpg.yoto`.
         wanted: suffixes, lower case, of the files of a folder that are meant; hidden ones never are.
@@ -62,8 +63,8 @@ class Plan:
         ignored: how many files of the folders were left out, by reason, after an iteration.
     """
 
-    inputs: Sequence[Path]
-    folder: Path | None
+    inputs: Sequence[Path | Url]
+    folder: Path | Url | None
     suffix: str
     wanted: Collection[str]
     recursive: bool = False
@@ -73,13 +74,13 @@ class Plan:
     def __iter__(self) -> Iterator[Task]:
         self.ignored.clear()
         several = len(self.inputs) > 1
-        seen: dict[Path, Path] = {}  # within one folder names differ already
+        seen: dict[Path | Url, Path | Url] = {}  # within one folder names differ already
         for group in self._groups():
             for task in [group] if isinstance(group, Task) else self._named(group):
                 other = seen.setdefault(task.output, task.source) if several else task.source
                 if other == task.source:
                     yield task
-                elif os.path.abspath(other) != os.path.abspath(task.source):
+                elif os.path.abspath(str(other)) != os.path.abspath(str(task.source)):
                     clash = f"{task.source} and {other} would both be written to {task.output}; rename one of them"
                     yield task._replace(trouble=clash)
 
@@ -90,7 +91,7 @@ class Plan:
             CodecError: an input stands for no file.
         """
         for given in self.inputs:
-            if given.is_dir() or is_pattern(given):
+            if holds_many(given):
                 part = replace(self, inputs=[given], ignored=Counter())
                 if next(iter(part), None) is None:
                     left_out = f"; left out: {describe(part.ignored)}" if part.ignored else ""
@@ -99,21 +100,27 @@ class Plan:
 
     def _groups(self) -> Iterator[Group | Task]:
         """Those named one by one, then folder by folder; folders that fail."""
-        loose: dict[Path, list[str]] = {}
+        loose: dict[Path | Url, list[str]] = {}
         known: set[str] = set()
-        for given in self.inputs:
-            if not given.is_dir():
-                for source, place in _matches(given) if is_pattern(given) else [(given, Path(given.name))]:
-                    if (name := os.path.abspath(source)) not in known:
-                        known.add(name)
-                        place = source if self.folder is None else self.folder / place
-                        loose.setdefault(place.parent, []).append(str(source))
+        for source, below in self._named_one_by_one():
+            if (name := os.path.abspath(str(source))) not in known:
+                known.add(name)
+                beside = source.parent if isinstance(source, Path) else Path()
+                loose.setdefault(beside if self.folder is None else self.folder / below, []).append(str(source))
         yield from (Group(folder, sources) for folder, sources in loose.items())
         for given in self.inputs:
-            if given.is_dir():
+            if isinstance(given, Path) and given.is_dir():
                 yield from self._listings(given, self.folder or given)
 
-    def _listings(self, top: Path, folder: Path) -> Iterator[Group | Task]:
+    def _named_one_by_one(self) -> Iterator[tuple[Path | Url, Path]]:
+        """Files, and those that patterns stand for, each with its place below the folder for the results."""
+        for given in self.inputs:
+            if isinstance(given, Path) and is_pattern(given):
+                yield from ((source, place.parent) for source, place in _matches(given))
+            elif not holds_many(given):
+                yield given, Path()
+
+    def _listings(self, top: Path, folder: Path | Url) -> Iterator[Group | Task]:
         """The files that are meant in a folder, then in those in it, in the order of their names."""
         pending = [top]
         while pending:
@@ -159,7 +166,7 @@ class Plan:
 
         Also `A.png` and `a.jpg` would not on many systems.
         """
-        names = {os.path.basename(source) for source in group.sources}
+        names = {locate(source).name for source in group.sources}
         kept: set[str] = set()
         while True:
             taken = Counter(self._result(name, kept).casefold() for name in names)
@@ -167,9 +174,9 @@ class Plan:
             if not clashing:
                 break
             kept |= clashing
-        for source in group.sources:
-            output = group.folder / self._result(os.path.basename(source), kept)
-            yield Task(Path(source), output, group.folder, inferred=self.folder is None)
+        for source in map(locate, group.sources):
+            output = group.folder / self._result(source.name, kept)
+            yield Task(source, output, group.folder, inferred=self.folder is None)
 
     def _result(self, name: str, kept: set[str]) -> str:
         return (name if name in kept else os.path.splitext(name)[0]) + self.suffix
@@ -181,6 +188,16 @@ def describe(left_out: Counter[str]) -> str:
     named = [f"{-count} {reason}" for count, reason in ordered[:REASONS_NAMED]]
     others = -sum(count for count, _ in ordered[REASONS_NAMED:])
     return ", ".join([*named, f"{others} others"] if others else named)
+
+
+def is_folder(place: Path | Url) -> TypeGuard[Path]:
+    """Whether a place is a folder of this machine."""
+    return isinstance(place, Path) and place.is_dir()
+
+
+def holds_many(place: Path | Url) -> bool:
+    """Whether a place stands for the files of a folder or of a pattern."""
+    return isinstance(place, Path) and (place.is_dir() or is_pattern(place))
 
 
 def is_pattern(path: Path) -> bool:
@@ -212,12 +229,12 @@ def _leads_back(fixed: Path, place: Path) -> bool:
 
 
 def resolve(
-    inputs: Sequence[str], output: str | None, plan: Plan, looks_like_input: Callable[[Path], bool]
+    inputs: Sequence[str], output: str | None, plan: Plan, looks_like_input: Callable[[Path | Url], bool]
 ) -> Task | Plan:
     """What the arguments `IN... [OUT]` and the option `-o OUT` mean: one file, or many.
 
     Args:
-        inputs, output: as given; `-` is a pipe, and an output that ends in `/` a folder to be made.
+        inputs, output: as given, paths or URLs; `-` is a pipe, and an output that ends in `/` a folder to be made.
         plan: what to complete for many files.
         looks_like_input: whether a file may be meant to be read; it then is no output unless `output` says so.
 
@@ -225,17 +242,16 @@ def resolve(
         UsageError: they do not go together.
         CodecError: a folder or pattern, and a file for the results; a second input where the output would be.
     """
-    for text in [*inputs, output or ""]:
-        if "://" in text:
-            raise UsageError(f"{text} is a URL; the library takes it, the command only what is piped to it, as -")
-    paths, target = [Path(text) for text in inputs], None if output is None else Path(output)
+    if "" in (*inputs, output):  # as of a variable that is not set; as a path it would be this folder
+        raise UsageError("an empty name is given")
+    paths, target = [locate(text) for text in inputs], None if output is None else locate(output)
     folder = _folder(paths, output)
-    stands_for_many = [path for path in paths if path.is_dir() or is_pattern(path)]
-    if stands_for_many and folder is None and output is not None:
-        kind = "folder" if stands_for_many[0].is_dir() else "pattern"
-        raise CodecError(f"{stands_for_many[0]} is a {kind}, and {output} is none for the results; give one with -o")
+    of_many = [path for path in paths if holds_many(path)]
+    if of_many and folder is None and output is not None:
+        kind = "folder" if is_folder(of_many[0]) else "pattern"
+        raise CodecError(f"{of_many[0]} is a {kind}, and {output} is none for the results; give one with -o")
     if len(paths) == 2 and output is None:
-        if paths[1].is_dir() and not paths[0].is_dir():  # as `cp` has it, or as an input?
+        if is_folder(paths[1]) and not is_folder(paths[0]):  # as `cp` has it, or as an input?
             raise CodecError(f"{paths[1]} is a folder; give it with -o for the results, or alone to work in its place")
         if looks_like_input(paths[1]):
             raise CodecError(
@@ -252,21 +268,22 @@ def resolve(
         wrong = [path for path in paths if path.suffix.lower() == plan.suffix]
         if wrong:
             raise UsageError(f"several inputs and {wrong[0]}: give the folder for the results with -o")
-    if several or stands_for_many:
+    if several or of_many:
         return replace(plan, inputs=paths, folder=folder)
     source = paths[0]
     if folder is not None:
         return Task(source, folder / Path(source.name).with_suffix(plan.suffix), folder)
     if target is not None or source == STREAM:
         return Task(source, target or STREAM)
-    return Task(source, source.with_suffix(plan.suffix), inferred=True)
+    beside = source if isinstance(source, Path) else Path(source.name)
+    return Task(source, beside.with_suffix(plan.suffix), inferred=True)
 
 
-def _folder(paths: Iterable[Path], output: str | None) -> Path | None:
+def _folder(paths: Sequence[Path | Url], output: str | None) -> Path | Url | None:
     """The folder for the results, if the output is one."""
-    if output is None or output == str(STREAM) or os.path.isfile(output):
+    place = STREAM if output is None else locate(output)
+    if output is None or place == STREAM or (isinstance(place, Path) and place.is_file()):
         return None
-    paths = list(paths)
-    many = len(paths) > 1 and not Path(output).suffix
-    named = output.endswith(("/", os.sep)) or os.path.isdir(output)
-    return Path(output) if named or many or any(path.is_dir() or is_pattern(path) for path in paths) else None
+    many = len(paths) > 1 and not place.suffix
+    named = output.endswith(("/", os.sep)) or is_folder(place)
+    return place if named or many or any(map(holds_many, paths)) else None

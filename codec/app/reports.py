@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from codec.app.arguments import How
-from codec.app.files import STREAM
+from codec.app.files import STREAM, is_taken
 from codec.app.places import Plan, Task, describe
 from codec.app.work import Work, carry_out
 
@@ -37,7 +36,7 @@ def run_one(task: Task, work: Work[Given], how: How) -> None:
     path = task.output
     if how.shard:
         raise click.UsageError("--shard is for many inputs")
-    if how.skip_existing and os.path.lexists(path):
+    if how.skip_existing and is_taken(path):
         if not how.quiet:
             report({"output": str(path), "skipped": True}, f"{path}: exists, skipped", how.as_json, False)
         return

@@ -10,11 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image
-
+from codec.app.files import read_input
 from codec.metrics import Uint8Array, psnr_db
 from codec.peers import Peer, encode_at_quality, encode_at_size
 from codec.picture.image import Planes, open_image, to_pil, to_planes
+from codec.picture.source import NamedBytes
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -58,7 +59,7 @@ class Line(NamedTuple):
 class Entry(NamedTuple):
     """A picture: how it is stored, our file of it, and the other formats' files."""
 
-    path: Path
+    name: str
     form: str  # Pillow's name of what it is stored as
     stored_bytes: int
     width: int
@@ -67,22 +68,30 @@ class Entry(NamedTuple):
     thumbnails: tuple[bytes, bytes]  # WebP, of the picture and of ours
 
 
-def measure(path: Path, codec: Codec, quality: float, peers: Sequence[Peer]) -> Entry:
+def measure(place: Path | Url, codec: Codec, quality: float, peers: Sequence[Peer]) -> Entry:
     """Encode a picture's colours, without its alpha and metadata, with ours and to match with the peers.
 
     Raises:
         CodecError: it cannot be read, or a format cannot hold it.
         OSError: as for reading.
     """
-    with Image.open(path) as file:
-        form = file.format or "?"
-    colour = to_planes(open_image(path)).colour
+    stored = NamedBytes(read_input(place), str(place))
+    image = open_image(stored)
+    colour = to_planes(image).colour
     data = codec.encode(to_pil(Planes(colour)), quality)
     decoded = to_planes(codec.decode(data)).colour
     ours = psnr_db(colour, decoded)
     lines = [Line(OURS, len(data), ours, len(data)), *(compare(peer, colour, len(data), ours) for peer in peers)]
     height, width = colour.shape[:2]
-    return Entry(path, form, path.stat().st_size, width, height, lines, (thumbnail(colour), thumbnail(decoded)))
+    return Entry(
+        place.name,
+        image.format or "?",
+        len(stored.getbuffer()),
+        width,
+        height,
+        lines,
+        (thumbnail(colour), thumbnail(decoded)),
+    )
 
 
 def compare(peer: Peer, colour: Uint8Array, our_bytes: int, our_psnr_db: float) -> Line:
@@ -154,7 +163,7 @@ def section(entry: Entry) -> str:
         for name, data in zip(("as it is stored", OURS), entry.thumbnails, strict=True)
     )
     return (
-        f"<h2>{escape(entry.path.name)}</h2><p class=note>{entry.width}×{entry.height} px</p>"
+        f"<h2>{escape(entry.name)}</h2><p class=note>{entry.width}×{entry.height} px</p>"
         f"<div class=pair>{figures}</div>"
         + table(("", "bytes at our PSNR", "of now", "dB at our bytes", "whose bytes are"), rows)
     )

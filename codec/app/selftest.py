@@ -35,7 +35,7 @@ from codec.picture.image import Uint8Array, to_planes
 
 torch: Any = import_module("torch") if find_spec("torch") else None  # without it there is less to check
 EXPECTED_PATH = Path(__file__).parent.parent / "data" / "selftest.json"
-# Height and width of z, and quality: odd shapes, the knots of the tables over quality, and what lies between.
+# Height and width of z, and rate point: odd shapes, the knots of the tables over it, and what lies between.
 Case = tuple[int, int, int]
 CASES: list[Case] = [(1, 1, 0), (1, 5, 1), (7, 1, 127), (3, 4, 2048), (2, 3, 4096), (5, 9, 777)]
 GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: the step of SplitMix64
@@ -87,8 +87,8 @@ def run_case(codec: Codec, case: Case, dtype: type[np.floating[Any]], order: Lit
     Raises:
         CorruptError: the symbol stream does not decode to the symbols.
     """
-    height, width, quality = case
-    prior = IntegerPrior(codec.weights.config, codec.weights.integers, quality, dtype)
+    height, width, rate_point = case
+    prior = IntegerPrior(codec.weights.config, codec.weights.integers, rate_point, dtype)
     seen: list[npt.NDArray[np.integer]] = []
 
     def coder(k: int, means: IntArray, indexes: IntArray) -> IntArray:
@@ -107,8 +107,8 @@ def run_case(codec: Codec, case: Case, dtype: type[np.floating[Any]], order: Lit
 
 def case_name(case: Case) -> str:
     """What the report and `data/selftest.json` call a case."""
-    height, width, quality = case
-    return f"{height}x{width} q{quality}"
+    height, width, rate_point = case
+    return f"{height}x{width} q{rate_point}"
 
 
 def expected_digests(codec: Codec) -> dict[str, str]:
@@ -164,7 +164,7 @@ def both(first: AbstractContextManager[object], second: AbstractContextManager[o
 def settings() -> list[Setting]:
     """Thread counts × back ends of this machine."""
     if torch is None:
-        return [Setting("as it is", nullcontext)]
+        return [Setting("this machine as it is", nullcontext)]
     most = max(2, torch.get_num_threads(), torch.get_num_interop_threads())
     return [
         Setting(
@@ -240,8 +240,8 @@ def check_files(codec: Codec) -> Iterator[Check]:
         yield Check("files: encoded with ONNX Runtime, decoded with torch", exchanged(codec, other, here, here))
         yield Check("files: encoded with torch, decoded with ONNX Runtime", exchanged(other, codec, here, here))
         codec = other
-    for send, receive in ((first, last), (last, first)):
-        name = f"files: encoded with {send.name}, decoded with {receive.name}"
+    for send, receive in dict.fromkeys([(first, last), (last, first)]):  # without torch, there is but one
+        name = f"files: {codec.backend}, encoded with {send.name}, decoded with {receive.name}"
         yield Check(name, exchanged(codec, codec, send, receive))
     if torch is not None and torch.cuda.is_available():
         gpu = Codec(device="cuda")

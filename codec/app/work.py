@@ -9,13 +9,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from codec.app.files import STREAM, check_input, check_output, read_input, refuse_existing, write_output
+from codec.app.files import (
+    STREAM,
+    check_input,
+    check_output,
+    is_taken,
+    modified_ns,
+    read_input,
+    refuse_existing,
+    write_output,
+)
 from codec.app.places import Task, UsageError
 from codec.format.bitstream import DEFAULT_MAX_PIXELS, Header, Region, unpack
+from codec.picture.source import NamedBytes
+from codec.picture.url import Url
 
 if TYPE_CHECKING:
     from codec.api import Codec
@@ -56,7 +66,7 @@ class Work(Protocol[Given]):
     def codec(self) -> Codec:
         """The model, loaded by the first who asks."""
 
-    def read(self, source: Path) -> Given:
+    def read(self, source: Path | Url) -> Given:
         """What of a file is needed, checked as far as that is quick."""
 
     def least_bytes(self, given: Given) -> int:
@@ -72,11 +82,13 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
     Raises:
         CodecError, OSError, UsageError: as of `Work` and `write_output`.
     """
+    if keep_time and isinstance(task.output, Url):
+        raise UsageError(f"{task.output} is a URL; --keep-time is for files of this machine")
     refuse_existing(task.output, force)
     _refuse_picture(task)
     given = work.read(task.source)
-    mtime_ns = task.source.stat().st_mtime_ns if keep_time and task.source != STREAM else None
-    if task.folder:
+    mtime_ns = modified_ns(task.source) if keep_time else None
+    if isinstance(task.folder, Path):
         task.folder.mkdir(parents=True, exist_ok=True)
     check_output(task.output, work.least_bytes(given))
     made = work.code(given, progress)
@@ -86,7 +98,7 @@ def carry_out(task: Task, work: Work[Given], *, force: bool, keep_time: bool, pr
 
 def _refuse_picture(task: Task) -> None:
     """Save the original beside a file that was made of it: `--force` is not enough to overwrite it by a poorer one."""
-    if task.inferred and task.output.suffix != ".yoto" and task.output.exists():
+    if task.inferred and task.output.suffix != ".yoto" and is_taken(task.output):
         from codec.picture.formats import has_pictures_suffix
 
         if has_pictures_suffix(task.output):
@@ -128,16 +140,18 @@ class Encoding:
         """The model, loaded when it is first needed."""
         return self.load()
 
-    def read(self, source: Path) -> Path | BytesIO:
-        """What to code: a path, or the bytes of standard input."""
-        check_input(source)
-        return BytesIO(read_input(source)) if source == STREAM else source
+    def read(self, source: Path | Url) -> Path | NamedBytes:
+        """What to code: a path, or the bytes of standard input or a URL."""
+        if isinstance(source, Path) and source != STREAM:
+            check_input(source)
+            return source
+        return NamedBytes(read_input(source), "the input" if source == STREAM else str(source))
 
-    def least_bytes(self, given: Path | BytesIO) -> int:
+    def least_bytes(self, given: Path | NamedBytes) -> int:
         """Room that the output needs at least."""
         return 1
 
-    def code(self, given: Path | BytesIO, progress: Progress | None = None) -> Made:
+    def code(self, given: Path | NamedBytes, progress: Progress | None = None) -> Made:
         """The file of a picture."""
         from codec.picture.image import open_image, to_planes
         from codec.picture.transparent import without_hidden_colours
@@ -245,7 +259,7 @@ class Decoding:
         """The model, loaded when it is first needed."""
         return self.load()
 
-    def read(self, source: Path) -> bytes:
+    def read(self, source: Path | Url) -> bytes:
         """UsageError if the region does not lie within the picture."""
         data = read_input(source)
         header = unpack(data, self.max_pixels, whole=not self.partial)

@@ -7,8 +7,8 @@ plain matrix products, depthwise ones shifted multiply-adds, all in NumPy: no co
 accelerator, and no state of torch can touch them. The idea: Ballé, Johnston & Minnen, "Integer Networks for Data
 Compression", ICLR 2019.
 
-Arrays are (H, W, C). Units are those of `layout.py`; quality is an integer 0 … QUALITY_MAX. Tables over quality are
-interpolated linearly.
+Arrays are (H, W, C). Units are those of `layout.py`. The rate point is the header's integer quality, 0 … QUALITY_MAX;
+tables over it are interpolated linearly.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class TilePrior(NamedTuple):
     stages: list[tuple[IntArray, IntArray]]
 
 
-def interpolate(table: npt.NDArray[Any], quality: int) -> npt.NDArray[np.int64]:
-    """Row of an integer table (knots, n) at `quality`, int64, rounded down."""
+def interpolate(table: npt.NDArray[Any], rate_point: int) -> npt.NDArray[np.int64]:
+    """Row of an integer table (knots, n) at a rate point, int64, rounded down."""
     spacing = QUALITY_MAX // (len(table) - 1)
-    knot = min(quality // spacing, len(table) - 2)
-    fraction = quality - knot * spacing
+    knot = min(rate_point // spacing, len(table) - 2)
+    fraction = rate_point - knot * spacing
     low, high = table[knot].astype(np.int64), table[knot + 1].astype(np.int64)
     return (low * (spacing - fraction) + high * fraction) // spacing
 
@@ -69,18 +69,18 @@ def fold(
 
 
 class IntegerLayer:
-    """A layer at one quality: clamp(⌊(sum of weights·inputs + bias)·2^-shift⌋).
+    """A layer at one rate point: clamp(⌊(sum of weights·inputs + bias)·2^-shift⌋).
 
     The power of two is part of weights and bias: it moves their exponents, and products and sums stay exact.
     """
 
-    def __init__(self, layer: Layer, tensors: Integers, quality: int, dtype: type[np.floating[Any]]) -> None:
+    def __init__(self, layer: Layer, tensors: Integers, rate_point: int, dtype: type[np.floating[Any]]) -> None:
         def get(key: str) -> npt.NDArray[Any]:
             return tensors[f"{layer.name}.{key}"]
 
         bias = get("bias").astype(np.int64)
         if layer.kind == "dense":
-            factor, bias = interpolate(get("factor"), quality), interpolate(get("bias"), quality)
+            factor, bias = interpolate(get("factor"), rate_point), interpolate(get("bias"), rate_point)
             weight = fold(get("weight"), factor, get("fold").astype(np.int64)).T
         else:
             weight = get("weight").astype(np.int64)
@@ -169,33 +169,33 @@ def magnitude_table() -> npt.NDArray[np.float32]:
 
 
 class IntegerPrior:
-    """The frozen entropy model at one quality.
+    """The frozen entropy model at one rate point.
 
     Args:
         config: of the network.
         tensors: the integer tensors of the weights file, by name.
-        quality: integer rate point as in the header, 0 … QUALITY_MAX.
+        rate_point: as in the header, 0 … QUALITY_MAX.
         dtype: what carries the integers; float64 is the oracle of tests.
     """
 
     def __init__(
-        self, config: ModelConfig, tensors: Integers, quality: int, dtype: type[np.floating[Any]] = np.float32
+        self, config: ModelConfig, tensors: Integers, rate_point: int, dtype: type[np.floating[Any]] = np.float32
     ) -> None:
-        if not 0 <= quality <= QUALITY_MAX:
-            raise ValueError(f"quality is {quality}; it must lie in 0 … {QUALITY_MAX}")
+        if not 0 <= rate_point <= QUALITY_MAX:
+            raise ValueError(f"the rate point is {rate_point}; it must lie in 0 … {QUALITY_MAX}")
         self.dtype, self.M, self.group = dtype, config.M, config.M // PASSES
         self.feature_limit = feature_unit(config).high
-        self.z_index = interpolate(tensors["z_index"], quality).astype(np.int32)
-        self.norm = interpolate(tensors["norm"], quality).astype(np.float64)
-        self.reciprocal = interpolate(tensors["reciprocal"], quality).astype(np.float64)
+        self.z_index = interpolate(tensors["z_index"], rate_point).astype(np.int32)
+        self.norm = interpolate(tensors["norm"], rate_point).astype(np.float64)
+        self.reciprocal = interpolate(tensors["reciprocal"], rate_point).astype(np.float64)
         table = prior_layers(config)
         self.dense: dict[str, IntegerPointwise] = {}
         self.depthwise: dict[str, IntegerDepthwise] = {}
         for name, layer in table.items():
             if layer.kind == "depthwise":
-                self.depthwise[name] = IntegerDepthwise(layer, tensors, quality, dtype)
+                self.depthwise[name] = IntegerDepthwise(layer, tensors, rate_point, dtype)
             else:
-                self.dense[name] = IntegerPointwise(layer, tensors, quality, dtype)
+                self.dense[name] = IntegerPointwise(layer, tensors, rate_point, dtype)
         embed = self.dense["embed"]
         self.context_bias = [(tensors[name] * embed.scale).astype(dtype) for name in table["embed"].reserve]
         # Per pass and channel group: the head's columns for the means, then for the scale indexes.

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from codec.errors import WeightsError
 from codec.format.bitstream import QUALITY_MAX
 from codec.network import threads
 from codec.network.backend import FloatArray, Look
 from codec.network.config import LATENT_STRIDE, ModelConfig
+
+# Else the import writes an identifier of the machine below ~/.cache, for the telemetry that goes to Microsoft.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 # Inputs and outputs of each graph; see `training/graphs.py`.
 GRAPHS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

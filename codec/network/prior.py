@@ -68,7 +68,7 @@ class HyperSynthesis(nn.Module):
         self.out = dense(config, "h_s.out")
 
     def forward(self, z_hat: Tensor, cond: Tensor) -> Tensor:
-        """Map z_hat and the embedded condition (B, width) to the features."""
+        """Map z_hat (B, Z, h/4, w/4) and the embedded condition (B, width) to the features (B, D, h, w)."""
         h = F.pixel_shuffle(clipped_relu(self.up1(z_hat, cond)), 2)
         h = clipped(self.spatial1(h))
         h = F.pixel_shuffle(clipped_relu(self.up2(h, cond)), 2)
@@ -89,7 +89,11 @@ class ContextPass(nn.Module):
         self.head = dense(config, f"passes.{number}.head")
 
     def forward(self, embedded: Tensor, hyper: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and indexes, each (4, B, h·w/4, M/4), laid out as `of_pass` does."""
+        """Map what is known, embedded and hyper-features, each (B, D, h, w), and the embedded condition (B, width).
+
+        Returns:
+            Means and indexes, each (4, B, h·w/4, M/4), laid out as `of_pass` does.
+        """
         context = clipped_relu(embedded + self.context_bias[:, None, None])
         context = clipped(self.spatial(context))
         h = clipped_relu(self.mix(torch.cat([context, hyper], dim=1), cond))
@@ -130,11 +134,19 @@ class Prior(nn.Module):
     def forward(
         self, y: Tensor, z_hat: Tensor, norm: Tensor, cond: Tensor, noise: bool, quantise: Quantiser | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Quantise y pass by pass, each seeing what the earlier ones decoded; return y_hat and bits (B,).
+        """Quantise y pass by pass, each seeing what the earlier ones decoded.
 
         Args:
+            y: (B, M, h, w), h and w multiples of 4.
+            z_hat: (B, Z, h/4, w/4).
+            norm: (B, M, 1, 1), the deviation of each channel of y.
+            cond: the embedded condition, (B, width).
+            noise: price with additive uniform noise instead of the rounded symbols.
             quantise: makes symbols of residuals and their deviations, (4, B, h·w/4, M/4), instead of rounding them;
                 then `noise` has no effect.
+
+        Returns:
+            y_hat (B, M, h, w) and bits (B,).
         """
         hyper = self.h_s(z_hat, cond)
         height, width = y.shape[2:]

