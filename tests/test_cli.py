@@ -345,3 +345,9 @@ def test_device_as_output_is_written_not_replaced(image, weights_path):
     for force in ([], ["--force"]):
         assert run("encode", image, "/dev/null", *force, "--weights", weights_path).exit_code == 0
     assert Path("/dev/null").is_char_device()
+
+
+def test_help_says_what_each_command_does_in_whole_sentences():
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert len(lines) > len(main.commands)
+    assert [line for line in lines if line.endswith("...")] == []
