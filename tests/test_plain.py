@@ -103,6 +103,18 @@ def test_anti_aliased_lines_are_drawn_in_few_colours():
     assert np.array_equal(decoded(default_codec(), exact), image)
 
 
+def test_every_tile_has_the_few_colours_of_its_own():
+    """Silent if it went wrong: no checksum knows the original."""
+    left, right = (lines(angle, 9.0)[:64, :64] for angle in (30, 60))
+    image = np.hstack([left * (1.0, 0.8, 0.5), right * (0.5, 0.9, 1.0)]).astype(np.uint8)
+    data = default_codec().encode(image, 0.3, tile_px=64)
+    assert unpack(data).kind == "plain"  # and not lossless
+    result = decoded(default_codec(), data)
+    for tile in (slice(0, 64), slice(64, 128)):
+        assert not np.array_equal(result[:, tile], image[:, tile])
+        assert psnr_db(image[:, tile], result[:, tile]) > 35
+
+
 def test_refuses_what_is_no_plain_section(subtests):
     for data, masked in [
         (b"", False),
