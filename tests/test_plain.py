@@ -134,7 +134,8 @@ def test_refuses_what_is_no_plain_section(subtests):
 
 @pytest.mark.parametrize("effort", [0, 1])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_blocks_of_both_kinds_meet_in_one_picture(codec, channels, effort):
+def test_blocks_of_both_kinds_meet_in_one_picture(channels, effort):
+    codec = default_codec()  # whose learned blocks are worth their bits
     image = np.dstack([page(150, 330), picture(150, 330)[:, :, :1]])[:, :, : max(channels, 1)]
     data = codec.encode(image, 0.4, effort=effort)
     header = unpack(data)
