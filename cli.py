@@ -221,7 +221,10 @@ def view(
     max_pixels: int,
     load: Callable[[], Codec],
 ) -> None:
-    """Show a .yoto file in the system's viewer for pictures, as a temporary PNG file."""
+    """Show a .yoto file in the system's viewer for pictures.
+
+    The viewer need not know the format: it gets a temporary PNG file.
+    """
     from codec.app.viewer import show
 
     work = Decoding(load, ".png", region, partial, max_pixels)
@@ -241,7 +244,10 @@ def view(
 @json_option
 @one_line_errors
 def info(source: Path | Url, as_json: bool) -> None:
-    """Print what the header of a .yoto file says, without loading the model."""
+    """Print what the header of a .yoto file says.
+
+    The model is not loaded.
+    """
     header = unpack(read_input(source), sys.maxsize)
     fields: dict[str, object] = {
         "width": header.width,
@@ -264,7 +270,10 @@ def info(source: Path | Url, as_json: bool) -> None:
 @main.command()
 @one_line_errors
 def selftest() -> None:
-    """Check that this machine computes the integers that files rely on, in every way that it offers."""
+    """Check that this machine computes what files rely on.
+
+    These are integers, computed in every way that the machine offers, and compared with those of other machines.
+    """
     from codec.app import selftest
 
     failed = 0
@@ -282,7 +291,10 @@ def selftest() -> None:
 @model_options
 @one_line_errors
 def compare(first: Path | Url, second: Path | Url, as_json: bool, load: Callable[[], Codec]) -> None:
-    """Print how far the pictures A and B, of any format or .yoto, are apart: PSNR, SSIM, MS-SSIM, bytes."""
+    """Print how far two pictures are apart.
+
+    PSNR, SSIM, MS-SSIM and bytes. A and B are pictures of any format, .yoto among them, of one size; paths or URLs.
+    """
     from codec.app.compare import compare_files
 
     found = compare_files(first, second, load)
@@ -292,14 +304,19 @@ def compare(first: Path | Url, second: Path | Url, as_json: bool, load: Callable
 @main.command("report")
 @click.argument("inputs", metavar="IMG…", nargs=-1, required=True, type=ANY_PATH, callback=parse_places)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
-@click.option("--quality", type=click.FloatRange(0.0, 1.0), default=0.5, show_default=True, help="Of our files.")
-@click.option("--force", is_flag=True, help="Overwrite the page if it exists.")
+@click.option(
+    "-q", "--quality", callback=parse_share, default="0.5", show_default=True, help="Of our files, as for encode."
+)
+@click.option("-f", "--force", is_flag=True, help="Overwrite the page if it exists.")
 @model_options
 @one_line_errors
 def report_page(
     inputs: tuple[Path | Url, ...], output: Path, quality: float, force: bool, load: Callable[[], Codec]
 ) -> None:
-    """Write an HTML page: the pictures IMG as .yoto files and in other formats, beside what they are stored as."""
+    """Write an HTML page that compares formats on your pictures.
+
+    For each picture IMG it says the bytes at equal PSNR and the PSNR at equal bytes, beside what it is stored as now.
+    """
     if output.exists() and not force:
         raise click.UsageError(f"{output} exists; --force overwrites it")
     from codec.app import savings
@@ -327,7 +344,10 @@ def report_page(
 @model_options
 @one_line_errors
 def demo(output: Path, load: Callable[[], Codec]) -> None:
-    """Encode and decode a picture that scikit-image brings along, at three qualities."""
+    """Encode and decode an example at three qualities.
+
+    The picture comes with scikit-image. All files of an earlier demonstration are overwritten.
+    """
     try:
         import skimage.data
     except ImportError as error:
@@ -380,7 +400,10 @@ def demo_server(host: str, port: int, max_megapixels: float, load: Callable[[], 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True}, add_help_option=False)
 @click.pass_context
 def benchmark(context: click.Context) -> None:
-    """Measure rate and quality against other codecs; needs a clone of the repository and the extra "bench"."""
+    """Measure rate and quality against other codecs.
+
+    Needs a clone of the repository and the extra "bench".
+    """
     root = Path(__file__).parent
     if not (root / "benchmarks" / "run.py").is_file():
         raise click.ClickException(

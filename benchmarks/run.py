@@ -154,7 +154,7 @@ def parse_added(texts: Sequence[str], settings: Sequence[float]) -> list[Command
     return added
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--dataset", "source", type=click.Path(path_type=Path), help="Folder of any pictures.  [default: Kodak]")
 @click.option("--download", is_flag=True, help="Only fetch the Kodak images, into --dataset or a cache.")
 @click.option("--limit", type=click.IntRange(1), help="Take only the first pictures.")

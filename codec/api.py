@@ -37,6 +37,10 @@ class PartialImage(NamedTuple):
 class Codec:
     """A loaded model. Safe to share between threads; load once, use often.
 
+    There is no call for a batch, since it would save nothing: the work goes with the number of pixels, however they are
+    dealt out. Many pictures are coded in less time several at once, each on few threads, as `yoto-codec encode --jobs`
+    does; a program does so with a pool of threads that share one `Codec`, or of processes that have one each.
+
     Args:
         weights: path of a weights file; None for the one that is shipped.
         device: where the transforms run, "cpu" or "cuda". The entropy model always runs on the CPU, in integers, so

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from codec.format.bitstream import PLAIN_UNIT_PX
 from codec.picture.image import Uint8Array
-from codec.picture.plain import FAST, BoolArray, compress, on_pixels, with_colours
+from codec.picture.plain import FAST, BoolArray, compress, in_few_colours, on_pixels
 
 FloatArray = npt.NDArray[np.float32]
 # Bits of a pixel that repeats one near by; of another, and for each doubling of its step in each channel.
@@ -33,7 +33,7 @@ ASKED_SHARE = 0.01  # of blocks in a tile; fewer are not worth the question
 SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # of the guessed bits, of which the guess is right up to a factor
 HOPELESS = 0.1  # of the guessed bits: blocks that cost less are better learned whatever the factor is
 GAIN = 0.98  # what a tile of both kinds must promise to cost, of one kind alone, since promises are a little too good
-PALETTES = (256, 128, 64, 32, 16)  # numbers of colours that plain blocks may be reduced to
+PALETTES = (256, 128, 64, 32, 24, 16, 12, 8, 6, 4)  # numbers of colours that plain blocks may be reduced to
 TRIFLE_BITS = 512.0  # of a tile; whatever takes so little plainly is kept exactly
 WHOLE_SHARE = 0.5  # of candidates, from which on a whole plain tile is tried
 
@@ -136,34 +136,35 @@ def draw(colour: Uint8Array, mask: BoolArray, lmbda: float) -> Drawing:
     best = Drawing(colour, plain_bits(colour, mask), np.zeros(mask.shape, np.float32))
     shown = colour * on_pixels(mask, *colour.shape[:2])[:, :, None]
     least = best.bits
-    for count in PALETTES if best.bits > TRIFLE_BITS else ():
-        pixels = with_colours(shown, count)
-        if pixels is not None:
-            error = np.square(pixels.astype(np.float32) - colour).mean(axis=2)
-            drawing = Drawing(pixels, plain_bits(pixels, mask), np.float32(lmbda) * block_sums(error))
-            if (cost := drawing.bits + float(drawing.errors[mask].sum())) < least:
-                best, least = drawing, cost
+    for pixels in in_few_colours(shown, PALETTES if best.bits > TRIFLE_BITS else ()):
+        errors = np.float32(lmbda) * block_sums(np.square(pixels.astype(np.float32) - colour).mean(axis=2))
+        if (lost := float(errors[mask].sum())) >= least:
+            break  # fewer colours lose more
+        drawing = Drawing(pixels, plain_bits(pixels, mask), errors)
+        if drawing.bits + lost < least:
+            best, least = drawing, drawing.bits + lost
     return best
 
 
 def choose_plain(
-    colour: Uint8Array, found: Survey, learned_bits: FloatArray, lmbda: float
+    colour: Uint8Array, found: Survey, learned_bits: FloatArray, shared_bits: float, lmbda: float
 ) -> tuple[BoolArray, Uint8Array]:
     """The blocks of a tile to code plainly, and the pixels that they show.
 
     The bits of a block alone are not known, since blocks share what the lossless coder learns of them. So they are
     guessed up to a factor, the blocks where they are fewer than the learned ones' cost are tried for several such
-    factors, and the best of these tiles is taken.
+    factors, and the best of these tiles is taken. Then once more, with a palette for those blocks alone.
 
     Args:
         colour: pixels of the picture that lie in the tile, uint8 (H, W, 3 or 1).
         found: what `survey` says of it.
         learned_bits: what each block costs if it is learned, its error included, in bits.
+        shared_bits: what learned blocks cost beyond that if there are any.
         lmbda: weight of the squared error.
     """
     asked = found.asked & (learned_bits > HOPELESS * found.guess)
     asked |= float(found.guess.sum()) < TRIFLE_BITS
-    best, least = (np.zeros_like(asked), colour), float(learned_bits.sum())
+    best, least = (np.zeros_like(asked), colour), float(learned_bits.sum()) + shared_bits
     if not asked.any():
         return best
     everything = np.ones_like(asked)
@@ -176,19 +177,34 @@ def choose_plain(
             return best
     if not asked.all():
         drawing = draw(colour, asked, lmbda)
+    promised = GAIN * least
+    mask, cost = cheapest_mask(drawing, asked, learned_bits)
+    if mask.any() and not mask.all():
+        narrow = draw(colour, mask, lmbda)
+        again, better = cheapest_mask(narrow, mask, learned_bits)
+        if better < cost:
+            drawing, mask, cost = narrow, again, better
+        if cost + shared_bits < promised:
+            best = mask, drawing.pixels
+    return best
+
+
+def cheapest_mask(drawing: Drawing, among: BoolArray, learned_bits: FloatArray) -> tuple[BoolArray, float]:
+    """Which of the drawing's blocks to show, not all of a tile, and what the tile then costs; infinity if none."""
     guess = guessed_bits(drawing.pixels)
-    guess *= drawing.bits / float(guess[asked].sum())
+    guess *= drawing.bits / float(guess[among].sum())
     floor = float(learned_bits.min())  # learned bits of a block that is filled with next to nothing
-    promised, tried = GAIN * least, set[bytes]()
+    best, least = np.zeros_like(among), np.inf
+    tried = set[bytes]()
     for scale in SCALES:
-        mask = asked & (learned_bits > scale * guess + drawing.errors)
+        mask = among & (learned_bits > scale * guess + drawing.errors)
         if mask.any() and not mask.all() and mask.tobytes() not in tried:
             tried.add(mask.tobytes())
             cost = plain_bits(drawing.pixels, mask) + mask.size + floor * mask.sum()
             cost += float(drawing.errors[mask].sum() + learned_bits[~mask].sum())
-            if cost < promised:
-                best, promised = (mask, drawing.pixels), cost
-    return best
+            if cost < least:
+                best, least = mask, cost
+    return best, least
 
 
 def plain_bits(colour: Uint8Array, mask: BoolArray) -> float:

@@ -172,7 +172,8 @@ def plan_tiles(model: LoadedModel, colour: Uint8Array, grid: Grid, rate_point: i
             plan.drafts[number] = pack_symbols(model, found, chosen)
             rows, columns = look.asked.shape
             costs = found.costs(chosen)[:rows, :columns]
-            plan.plain[blocks(box)], pixels = choose_plain(inside, look, costs, lmbda)
+            z_bits = float(model.weights.tables.bits(*chosen.tile.stages[0]).sum())
+            plan.plain[blocks(box)], pixels = choose_plain(inside, look, costs, z_bits, lmbda)
             if pixels is not inside:
                 plan.drawn[number] = pixels
     return plan._replace(colour=fill(colour, plan.plain, grid))

@@ -172,7 +172,7 @@ def test_make_demo_ends_by_saying_how_to_call_the_command(tmp_path):
     command.write_text('#!/bin/sh\necho "ran $@"\n')
     command.chmod(0o755)
     make = ["make", "demo", f"BIN={tmp_path}", "-o", ".venv/.installed"]  # what is installed is taken for granted
-    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=600)
     first, *rest = [line for line in done.stdout.splitlines() if not line.startswith(("make", str(tmp_path)))]
     assert (done.returncode, first) == (0, "ran demo")
     assert f"{command} encode" in rest[0]
@@ -182,7 +182,7 @@ def test_make_demo_ends_by_saying_how_to_call_the_command(tmp_path):
 def test_real_pipe_of_two_processes(image, tmp_path):
     command = shlex.join([sys.executable, "-W", "error", str(ROOT / "cli.py")])
     pipe = f"{command} encode - < image.png | {command} decode - > out.png"
-    done = subprocess.run(pipe, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(pipe, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "out.png") as decoded, Image.open(image) as original:
         codec = default_codec()
@@ -205,7 +205,7 @@ for arguments in json.loads(sys.argv[1]):
     lines.sort(key=lambda words: words[:1] == ["encode"])
     run_here = [sys.executable, "-c", program, json.dumps(lines)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(run_here, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(run_here, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 
@@ -345,3 +345,17 @@ def test_device_as_output_is_written_not_replaced(image, weights_path):
     for force in ([], ["--force"]):
         assert run("encode", image, "/dev/null", *force, "--weights", weights_path).exit_code == 0
     assert Path("/dev/null").is_char_device()
+
+
+def test_help_says_what_each_command_does_in_whole_sentences():
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert len(lines) > len(main.commands)
+    assert [line for line in lines if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_help_is_had_by_either_name(command):
+    words = command.split()
+    short, long = run(*words, "-h"), run(*words, "--help")
+    assert (short.exit_code, short.stdout) == (0, long.stdout)
+    assert short.stdout.startswith("Usage: ")

@@ -137,7 +137,7 @@ for arguments in (
     leader, follower = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, str(weights_path)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=120)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=follower, env=environment, timeout=600)
     shown = os.read(leader, 1 << 16).decode()
     os.close(follower)
     os.close(leader)
@@ -474,5 +474,5 @@ def test_completion_is_clicks_own(words, found):
     program = "import sys; sys.argv[0] = 'yoto-codec'; from cli import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "_YOTO_CODEC_COMPLETE": "bash_complete"}
     environment |= {"COMP_WORDS": f"yoto-codec {words}", "COMP_CWORD": f"{len(words.split())}"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
     assert done.stdout == f"{found}\n"

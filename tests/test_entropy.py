@@ -135,6 +135,9 @@ def test_refuses_what_it_would_not_write(subtests):
     for row in range(LAST_SILENT_ROW + 1):
         with subtests.test(row=row), pytest.raises(ValueError, match="zero"):
             encode_symbols([(np.array([0, -1], np.int32), np.array([10, row], np.int32))], TABLES)
+    for symbol in (MAX_SYMBOL + 1, -MAX_SYMBOL - 1):
+        with subtests.test(symbol=symbol), pytest.raises(ValueError, match="beyond"):
+            encode_symbols([(np.array([0, symbol], np.int32), np.array([10, 10], np.int32))], TABLES)
 
 
 def test_frequencies_are_those_of_a_gaussian(subtests):

@@ -112,7 +112,7 @@ def test_of_several_writers_one_makes_the_file(tmp_path, hard_links):
     for racer in racers:
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    said = [racer.communicate(timeout=60)[1] for racer in racers]
+    said = [racer.communicate(timeout=600)[1] for racer in racers]
     winners = [number for number, racer in enumerate(racers) if racer.returncode == 0]
     assert len(winners) == 1
     assert sum("FileExistsError" in error and str(target) in error for error in said) == 7
@@ -126,7 +126,7 @@ def test_three_encoders_make_one_file_and_two_errors(tmp_path):
     encoders = [
         subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    said = sorted(encoder.communicate(timeout=120)[1] for encoder in encoders)
+    said = sorted(encoder.communicate(timeout=600)[1] for encoder in encoders)
     assert said == ["", *["Error: a.yoto: exists; give --force to overwrite it\n"] * 2]
     assert sorted(os.listdir(tmp_path)) == ["a.png", "a.yoto"]
 

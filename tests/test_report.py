@@ -97,3 +97,22 @@ def test_bad_pictures_are_named_and_the_rest_is_shown(pictures, weights_path: Pa
     again = run(weights_path, output, pictures[1])
     assert again.exit_code == 2
     assert "exists; --force overwrites it" in again.stderr
+
+
+def test_quality_is_given_as_to_encode(pictures, weights_path: Path, tmp_path: Path) -> None:
+    def said(quality: str) -> str:
+        words = [
+            "report",
+            str(pictures[1]),
+            "-fo",
+            str(tmp_path / "r.html"),
+            "-q",
+            quality,
+            "--weights",
+            str(weights_path),
+        ]
+        assert CliRunner().invoke(cli.main, words).exit_code == 0
+        return (tmp_path / "r.html").read_text()
+
+    assert "Encoded at quality 0.3." in said("30%")
+    assert said("30%") == said("0.3")

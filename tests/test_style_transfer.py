@@ -1,22 +1,26 @@
-"""The style transfer example: its network, its losses, its command and its page; no trained weights, no download."""
+"""The style transfer example: its network, its losses, its command and its page, and what its weights have learned."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from click.testing import CliRunner
 from conftest import batch, picture
 from fastapi.testclient import TestClient
 from PIL import Image
+from safetensors.torch import load_file
 
 from examples.style_transfer.__main__ import main
-from examples.style_transfer.losses import VGG, Judge, make_objective
+from examples.style_transfer.losses import VGG, Judge, Seen, make_objective
 from examples.style_transfer.network import COEFFICIENTS, StyleNetwork, load, save, stylise
 from examples.style_transfer.page import create_app
+from examples.style_transfer.train import PAINTINGS, load_style
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +171,44 @@ def test_page_answers(network: StyleNetwork):
     assert client.post("/stylise", content=bytes(2 << 20)).status_code == 413
     assert client.post("/stylise", params={"blend": 2}, content=png(8, 8)).status_code == 422
     assert client.get("/", headers={"host": "elsewhere.example"}).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Callable[..., Seen]:
+    """The losses of what the shipped weights make of a photograph, by places; the others are in the middle.
+
+    The lower two blocks are those of the training's VGG, the upper two random: all four would be 15 MB here.
+    """
+    torch.manual_seed(0)
+    x = torch.from_numpy(skimage.data.astronaut()[::2, ::2].copy()).permute(2, 0, 1)[None].float() / 255.0
+    vgg = VGG(((64, 64), (128, 128), (64, 64, 64), (64, 64, 64)))
+    vgg.load_state_dict(load_file(Path(__file__).parent / "vgg16-lower.safetensors"), strict=False)
+    judge = Judge(vgg, [load_style(path) for path in PAINTINGS], x)
+    network = load()
+
+    @torch.no_grad()
+    def seen(share: float | None = None, **places: float) -> Seen:
+        condition = torch.tensor([[2.0 * places.get(name, 0.5) - 1.0 for name in COEFFICIENTS]])
+        blend = places.get("blend", 0.5) if share is None else share
+        return judge(network(x, condition), x, torch.tensor([blend]))
+
+    return seen
+
+
+def test_shipped_weights_follow_the_content(shipped: Callable[..., Seen]):
+    contents = [shipped(content=place).content.item() for place in (0.0, 0.5, 1.0)]
+    assert contents[0] > 1.2 * contents[1] > 1.44 * contents[2]
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_shipped_weights_follow_the_lower_layers(shipped: Callable[..., Seen], layer: int):
+    low, high = (shipped(**{f"style{1 + layer}": place}).styles[layer].item() for place in (0.0, 1.0))
+    assert high < 0.9 * low
+
+
+def test_shipped_weights_follow_the_blend(shipped: Callable[..., Seen]):
+    for painting in (0.0, 1.0):
+        there, away = (
+            sum(shipped(share=painting, blend=place).styles[:2]).item() for place in (painting, 1.0 - painting)
+        )
+        assert there < 0.95 * away

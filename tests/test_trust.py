@@ -291,7 +291,7 @@ def test_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path, command, old):
         preexec_fn=limited_file_size,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1] == f"Error: {target}: File too large"
@@ -312,7 +312,7 @@ def test_device_without_space_is_one_clear_line(tmp_path, target):
             stdout=full if target == "-" else subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=300,
+            timeout=600,
         )
     assert done.returncode == 1
     assert done.stderr.startswith("Error: ")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 from codec.errors import CodecError
 
@@ -127,4 +126,8 @@ def locate(text: str) -> Path | Url:
     """The file that a text names; one on this machine (`file://`) is a path."""
     if not is_url(text):
         return Path(text)
-    return Path(url2pathname(urlsplit(text).path)) if text.lower().startswith("file://") else Url(text)
+    if not text.lower().startswith("file://"):
+        return Url(text)
+    from urllib.request import url2pathname  # brings all of HTTP and TLS along
+
+    return Path(url2pathname(urlsplit(text).path))

@@ -20,7 +20,7 @@ from examples.style_transfer.network import COEFFICIENTS, LEAST_PX, WEIGHTS, loa
 DEFAULT = {"content": 0.3, "style1": 0.7, "style2": 0.7, "style3": 0.7, "style4": 0.7, "blend": 0.0}
 SIDE_PX = 256  # of the page's picture
 MAX_SIDE_PX = 4096
-FRAMES = 20
+FRAMES = 50
 
 
 def sliders(command):

@@ -23,7 +23,7 @@ from examples.style_transfer.train import PAINTINGS, load_style
 TILE_PX = 144  # a picture in the grids; it is made at SIDE_PX
 PLACES = (0.0, 0.25, 0.5, 0.75, 1.0)
 LAYERS = COEFFICIENTS[1:5]
-PHOTOGRAPHS = ("astronaut", "coffee", "chelsea", "rocket")
+PHOTOGRAPHS = ("astronaut", "coffee", "rocket")
 
 
 def photograph(name: str) -> np.ndarray:
@@ -47,24 +47,26 @@ def draw(network: StyleNetwork, photo: np.ndarray, rows: Sequence[Sequence[dict[
             tile = stylise(network, torch.from_numpy(photo), values).numpy() if places else photo
             tile = Image.fromarray(tile).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
             grid.paste(tile, (TILE_PX * j, TILE_PX * i))
-    grid.save(path, quality=80)
+    grid.save(path, quality=75)
 
 
 def losses(network: StyleNetwork, vgg: Path) -> None:
     """Print what each coefficient does to its own loss, with the others at the middle."""
     x = torch.stack([torch.from_numpy(photograph(name)) for name in PHOTOGRAPHS]).permute(0, 3, 1, 2).float() / 255.0
-    judge, objective = Judge(load_vgg(vgg), [load_style(path) for path in PAINTINGS], x), make_objective()
-    for i, name in enumerate(COEFFICIENTS):
-        places = [list(PLACES) if i == j else [0.5] for j in range(len(COEFFICIENTS))]
-        for own, blend in [(name, None)] if name != "blend" else [(layer, b) for layer in LAYERS for b in (0.0, 1.0)]:
+    objective = make_objective()
+    with torch.autocast("cpu", torch.bfloat16):  # as in training
+        judge = Judge(load_vgg(vgg), [load_style(path) for path in PAINTINGS], x)
+    rows = [(name, name, (name,), 0.5) for name in COEFFICIENTS[:5]]
+    rows += [(f"blend: all styles of painting {i + 1}", "blend", LAYERS, float(i)) for i in (0, 1)]
+    for title, name, terms, share in rows:
 
-            def seen(x, condition, blend=blend):
-                share = (condition[:, -1] + 1.0) / 2.0 if blend is None else torch.full((len(x),), blend)
-                return judge(network(x, condition), x, share)
+        def seen(x, condition, share=share):
+            with torch.autocast("cpu", torch.bfloat16):
+                return judge(network(x, condition), x, torch.full((len(x),), share))
 
-            values = [point.terms[own] for point in objective.evaluate(seen, x, places)]
-            what = own if blend is None else f"blend: {own} of painting {1 + int(blend)}"
-            click.echo(f"{what:32}" + " ".join(f"{value:6.3f}" for value in values))
+        places = [[0.0, 0.5, 1.0] if each == name else [0.5] for each in COEFFICIENTS]
+        values = [sum(point.terms[term] for term in terms) for point in objective.evaluate(seen, x, places)]
+        click.echo(f"{title:32}" + " ".join(f"{value:6.3f}" for value in values))
 
 
 @click.command()

@@ -83,8 +83,9 @@ def main(data, vgg, output, styles, minutes, batch, size, pictures, rate):
         step, spent = saved["step"], saved["spent"]
         generator.set_state(saved["generator"])
         click.echo(f"going on from step {step}")
+    yardstick = sampler.sample(64, size, torch.Generator().manual_seed(1))  # the same when training goes on
     with torch.autocast("cpu", torch.bfloat16):
-        judge = Judge(load_vgg(vgg), [load_style(path) for path in styles], sampler.sample(64, size, generator))
+        judge = Judge(load_vgg(vgg), [load_style(path) for path in styles], yardstick)
     start = time.monotonic() - spent
     total, terms = 0.0, torch.zeros(len(objective.terms))
     while spent < 60.0 * minutes:
