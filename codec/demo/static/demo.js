@@ -329,6 +329,7 @@ addEventListener("drop", (event) => {
 });
 
 async function start() {
+  const { request } = state;
   try {
     state.about = await ask("about");
     if (state.about.decoder) await decoding.start();
@@ -336,7 +337,7 @@ async function start() {
     for (const input of document.querySelectorAll("#against input")) {
       input.disabled = input.value !== "original" && !state.about.peers.includes(input.value);
     }
-    await openSample();
+    if (state.request === request) await openSample(); // else something was dropped or pasted in the meantime
   } catch (error) {
     showError(error);
   }
