@@ -1,8 +1,8 @@
 """Which blocks of a tile the encoder codes plainly; decoders do not depend on any of it.
 
 A block is plain where that costs less: bits + λ·255²·MSE. Its pixels are exact, or of few colours if that is worth the
-bits. Only blocks that may be cheap plainly, or that
-the network cannot hold, are looked at, so that photographs hardly pay for the question.
+bits. Only blocks that may be cheap plainly, or that the network cannot hold, are looked at, so that photographs hardly
+pay for the question.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ SCALES = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)  # of the guessed bits, of which the gu
 HOPELESS = 0.1  # of the guessed bits: blocks that cost less are better learned whatever the factor is
 GAIN = 0.98  # what a tile of both kinds must promise to cost, of one kind alone, since promises are a little too good
 PALETTES = (256, 128, 64, 32, 24, 16, 12, 8, 6, 4)  # numbers of colours that plain blocks may be reduced to
+LOSS_BITS = 2.0  # a pixel; few colours whose error costs more are none, so that quality 1 has 38 dB whatever is saved
 TRIFLE_BITS = 512.0  # of a tile; whatever takes so little plainly is kept exactly
 WHOLE_SHARE = 0.5  # of candidates, from which on a whole plain tile is tried
 
@@ -134,11 +135,12 @@ def draw(colour: Uint8Array, mask: BoolArray, lmbda: float) -> Drawing:
     Anti-aliased lines and letters have many colours that hardly differ, and cost twice what a palette of them does.
     """
     best = Drawing(colour, plain_bits(colour, mask), np.zeros(mask.shape, np.float32))
-    shown = colour * on_pixels(mask, *colour.shape[:2])[:, :, None]
+    places = on_pixels(mask, *colour.shape[:2])
+    shown = colour * places[:, :, None]
     least = best.bits
     for pixels in in_few_colours(shown, PALETTES if best.bits > TRIFLE_BITS else ()):
         errors = np.float32(lmbda) * block_sums(np.square(pixels.astype(np.float32) - colour).mean(axis=2))
-        if (lost := float(errors[mask].sum())) >= least:
+        if (lost := float(errors[mask].sum())) >= min(least, LOSS_BITS * places.sum()):
             break  # fewer colours lose more
         drawing = Drawing(pixels, plain_bits(pixels, mask), errors)
         if drawing.bits + lost < least:
