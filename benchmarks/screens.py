@@ -100,7 +100,7 @@ def peer_points(curves: Mapping[str, Sequence[Point]], name: str) -> list[Point]
 
 
 def ratio(curves: Mapping[str, Sequence[Point]], name: str, index: int) -> float:
-    """How many times a peer's bits ours are, at our quality of this index; not a number where it cannot reach it."""
+    """How many times a peer's bits ours are, at our quality of this index; 0 where it cannot reach our PSNR."""
     ours = curves["yoto"][index]
     if name == "best":
         needed = min(needed_bpp(peer_points(curves, peer), ours.psnr_db) for peer in TITLES if peer != "best")
@@ -116,7 +116,8 @@ def group(name: str) -> str:
 def table(curves: Curves) -> str:
     """Our bits over the peers' at our PSNR, by group and quality, and over the lossless files."""
     lines = [
-        "Our bits against a peer's for the same PSNR or its lossless file, whichever takes fewer: mean ratio - 1.",
+        "Our bits against a peer's for the same PSNR or its lossless file, whichever takes fewer: mean ratio - 1, over"
+        " the pictures where it reaches our PSNR.",
         "",
     ]
     lines += [f"| pictures | quality | PSNR dB | bpp | exact | {' | '.join(TITLES.values())} |"]
@@ -134,8 +135,8 @@ def table(curves: Curves) -> str:
                 f"{len(points) - len(lossy)}",
             ]
             for peer in TITLES:
-                mean = np.mean([math.log(ratio(found, peer, index)) for found in chosen])
-                cells.append(f"{100.0 * math.expm1(mean):+.1f} %")
+                reached = [math.log(value) for found in chosen if (value := ratio(found, peer, index))]
+                cells.append(f"{100.0 * math.expm1(np.mean(reached)):+.1f} %" if reached else "–")
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "PSNR is the mean of the pictures that are not exact. Lossless, bits per pixel, mean of all:", ""]
     names = ["yoto-lossless", *LOSSLESS]
