@@ -65,7 +65,7 @@ def one_line_errors(command: F) -> F:
 def give_memory_back() -> None:
     """Have glibc return large arrays to the system when they are freed; else its threshold rises and holes stay.
 
-    Of 16 megapixels an encode by ONNX Runtime took 1.9 GiB, and takes 0.75.
+    Of 16 megapixels an encode by ONNX Runtime took 1.9 GiB, and takes 1.0.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not every libc has it
     if mallopt:
