@@ -109,7 +109,7 @@ class Plan:
                 loose.setdefault(beside if self.folder is None else self.folder / below, []).append(str(source))
         yield from (Group(folder, sources) for folder, sources in loose.items())
         for given in self.inputs:
-            if isinstance(given, Path) and given.is_dir():
+            if is_folder(given):
                 yield from self._listings(given, self.folder or given)
 
     def _named_one_by_one(self) -> Iterator[tuple[Path | Url, Path]]:
@@ -197,7 +197,7 @@ def is_folder(place: Path | Url) -> TypeGuard[Path]:
 
 def holds_many(place: Path | Url) -> bool:
     """Whether a place stands for the files of a folder or of a pattern."""
-    return isinstance(place, Path) and (place.is_dir() or is_pattern(place))
+    return is_folder(place) or (isinstance(place, Path) and is_pattern(place))
 
 
 def is_pattern(path: Path) -> bool:
